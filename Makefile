@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+#
+# CrabCache: one Makefile for everything.  `make help` lists the targets.
+#
+# Sources are found by wildcards; every object of a build goes below build/$(MODE)/, so that the flags of
+# two modes never mix.  Changing CC, CFLAGS or any other flag rebuilds what they touch.
+
+MODE    ?= release
+WERROR  ?= 0
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SECONDARY:
+.SUFFIXES:
+MAKEFLAGS   += --no-builtin-rules
+
+PYTHON := /usr/bin/python3
+B      ?= build/$(MODE)
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+ifeq ($(MODE),fuzz)
+CC  := clang
+CXX := clang++
+endif
+
+version_of    = $(shell sed -n 's/^\#define CRAB_VERSION_$(1) \([0-9]*\).*/\1/p' include/crabcache/version.h)
+VERSION_MAJOR := $(call version_of,MAJOR)
+VERSION       := $(VERSION_MAJOR).$(call version_of,MINOR).$(call version_of,PATCH)
+
+# ---- flags ------------------------------------------------------------------------------------------
+
+MODE_FLAGS_release := -O2 -g -fstack-protector-strong
+MODE_FLAGS_debug   := -O0 -g3 -fno-omit-frame-pointer
+MODE_FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+MODE_FLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+MODE_FLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+                      -fno-sanitize-recover=all -DCRAB_FUZZING=1
+MODE_FLAGS := $(MODE_FLAGS_$(MODE))
+ifeq ($(MODE_FLAGS),)
+$(error MODE=$(MODE) is unknown: use release, debug, asan, tsan or fuzz)
+endif
+SANITIZE := $(filter -fsanitize=%,$(MODE_FLAGS))
+
+WARN   := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wformat=2 -Wundef -Wpointer-arith -Wwrite-strings
+WARN_C := $(WARN) -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Werror=switch
+ifeq ($(WERROR),1)
+WARN   += -Werror
+WARN_C += -Werror
+endif
+
+CPPFLAGS_ALL := -Iinclude -I. -D_GNU_SOURCE $(CPPFLAGS)
+COMMON_FLAGS := $(MODE_FLAGS) -fPIC -fvisibility=hidden -pthread
+CFLAGS_ALL   := -std=gnu11 $(COMMON_FLAGS) $(WARN_C) $(CFLAGS)
+CXXFLAGS_ALL := -std=c++17 $(COMMON_FLAGS) $(WARN) $(CXXFLAGS)
+LDFLAGS_ALL  := $(SANITIZE) -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
+ifeq ($(SANITIZE),)
+NO_UNDEFINED := -Wl,--no-undefined
+endif
+
+# ---- sources and what is made of them -----------------------------------------------------------------
+
+SERVER_SRC  := $(wildcard server/*.c server/store/*.c)
+LIB_SRC     := $(wildcard client/*.c)
+CLI_SRC     := $(wildcard client/cli/*.c)
+REPLAY_SRC  := $(wildcard client/replay/*.c)
+UNIT_SRC    := $(wildcard tests/unit/test_*.c)
+UNIT_CXX    := $(wildcard tests/unit/test_*.cc)
+SUPPORT_SRC := $(wildcard tests/support/*.c)
+BENCH_SRC   := $(wildcard tests/bench/*.c)
+FUZZ_SRC    := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_MAIN   := $(wildcard tests/fuzz/standalone.c)
+FUZZ_HELP   := $(filter-out $(FUZZ_SRC) $(FUZZ_MAIN),$(wildcard tests/fuzz/*.c))
+ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(REPLAY_SRC) $(UNIT_SRC) $(SUPPORT_SRC) $(BENCH_SRC) \
+               $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
+
+obj       = $(addprefix $(B)/obj/,$(addsuffix .o,$(1)))
+not_main  = $(filter-out %/main.c,$(1))
+
+SONAME   := libcrabcache.so.$(VERSION_MAJOR)
+LIB_A    := $(if $(LIB_SRC),$(B)/libcrabcache.a)
+LIB_SO   := $(if $(LIB_SRC),$(B)/libcrabcache.so.$(VERSION))
+SERVER   := $(if $(wildcard server/main.c),$(B)/crabcache-server)
+CLI      := $(if $(CLI_SRC),$(B)/crabcache-cli)
+REPLAY   := $(if $(REPLAY_SRC),$(B)/crabcache-replay)
+PROGRAMS := $(SERVER) $(CLI) $(REPLAY)
+LIBS     := $(LIB_A) $(if $(LIB_SO),$(B)/$(SONAME) $(B)/libcrabcache.so)
+
+# What tests link: everything but the mains, as archives, so that a test pulls in only what it names.
+PART_LIBS := $(if $(SUPPORT_SRC),$(B)/parts/support.a) $(if $(call not_main,$(SERVER_SRC)),$(B)/parts/server.a) \
+             $(if $(call not_main,$(CLI_SRC)),$(B)/parts/cli.a) \
+             $(if $(call not_main,$(REPLAY_SRC)),$(B)/parts/replay.a) $(LIB_A)
+PART_LINK  = -Wl,--start-group $(filter %.a,$^) -Wl,--end-group
+
+UNIT_BINS  := $(patsubst %.c,$(B)/%,$(UNIT_SRC)) $(patsubst %.cc,$(B)/%,$(UNIT_CXX))
+BENCH_BINS := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
+FUZZ_BINS  := $(addprefix $(B)/tests/fuzz/fuzz_,$(FUZZ_NAMES))
+# The same targets without libFuzzer: they run the files named on their command line, in any mode.
+FUZZ_ONCE  := $(if $(FUZZ_MAIN),$(addprefix $(B)/tests/fuzz/once_,$(FUZZ_NAMES)))
+
+SERVER_LIBS := -lcrypt
+CLI_LIBS    := -ledit
+REPLAY_LIBS := -llzma -lm
+TEST_LIBS   := -lcmocka $(SERVER_LIBS) $(CLI_LIBS) $(REPLAY_LIBS) -ldl
+
+# ---- targets --------------------------------------------------------------------------------------------
+
+.PHONY: all
+all: $(PROGRAMS) $(LIBS) ## Build the server, the tools and the library (MODE=release|debug|asan|tsan|fuzz)
+
+.PHONY: help
+help: ## Say what can be made
+	@echo "make [target] [MODE=release|debug|asan|tsan|fuzz] [WERROR=1] [CC=gcc|clang]"; echo
+	@sed -n 's/^\([a-zA-Z_%-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+	    printf '  %-14s %s\n' "$$target" "$$text"; done
+
+# ---- stamps: a change of flags or of the list of sources rebuilds what depends on it ------------------------
+
+FLAGS_NOW   := $(CC) $(shell $(CC) -dumpfullversion 2>/dev/null) | $(CPPFLAGS_ALL) | $(CFLAGS_ALL) | $(CXX) \
+               $(CXXFLAGS_ALL) | $(LDFLAGS_ALL)
+SOURCES_NOW := $(sort $(ALL_C) $(UNIT_CXX))
+
+.PHONY: FORCE
+FORCE:
+
+define stamp
+@mkdir -p $(@D); printf '%s\n' '$(1)' | cmp -s - $@ || printf '%s\n' '$(1)' >$@
+endef
+$(B)/.flags: FORCE
+	$(call stamp,$(FLAGS_NOW))
+$(B)/.sources: FORCE
+	$(call stamp,$(SOURCES_NOW))
+
+# ---- compile ------------------------------------------------------------------------------------------------
+
+$(B)/obj/%.c.o: %.c $(B)/.flags
+	@mkdir -p $(@D)
+	@echo "  CC    $<  [$(MODE)]"
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+$(B)/obj/%.cc.o: %.cc $(B)/.flags
+	@mkdir -p $(@D)
+	@echo "  CXX   $<  [$(MODE)]"
+	@$(CXX) $(CPPFLAGS_ALL) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+define archive
+@mkdir -p $(@D); rm -f $@; $(AR) rcs $@ $(filter %.o,$^)
+endef
+$(B)/libcrabcache.a: $(call obj,$(LIB_SRC)) $(B)/.sources
+	$(archive)
+$(B)/parts/server.a: $(call obj,$(call not_main,$(SERVER_SRC))) $(B)/.sources
+	$(archive)
+$(B)/parts/cli.a: $(call obj,$(call not_main,$(CLI_SRC))) $(B)/.sources
+	$(archive)
+$(B)/parts/replay.a: $(call obj,$(call not_main,$(REPLAY_SRC))) $(B)/.sources
+	$(archive)
+$(B)/parts/support.a: $(call obj,$(SUPPORT_SRC)) $(B)/.sources
+	$(archive)
+
+# ---- link -----------------------------------------------------------------------------------------------------
+
+$(B)/libcrabcache.so.$(VERSION): $(call obj,$(LIB_SRC)) $(B)/.sources
+	@echo "  LINK  $@"
+	@$(CC) -shared $(LDFLAGS_ALL) $(NO_UNDEFINED) -Wl,-soname,$(SONAME) -o $@ $(filter %.o,$^)
+$(B)/$(SONAME) $(B)/libcrabcache.so: $(B)/libcrabcache.so.$(VERSION)
+	@ln -sf $(<F) $@
+
+$(B)/crabcache-server: $(call obj,$(SERVER_SRC)) $(B)/.sources
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(SERVER_LIBS)
+$(B)/crabcache-cli: $(call obj,$(CLI_SRC)) $(LIB_A) $(B)/.sources
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB_A) $(CLI_LIBS)
+$(B)/crabcache-replay: $(call obj,$(REPLAY_SRC)) $(LIB_A) $(B)/.sources
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB_A) $(REPLAY_LIBS)
+
+$(B)/tests/unit/%: $(B)/obj/tests/unit/%.c.o $(PART_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(PART_LINK) $(TEST_LIBS)
+$(B)/tests/unit/%: $(B)/obj/tests/unit/%.cc.o $(PART_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CXX) $(LDFLAGS_ALL) -o $@ $< $(PART_LINK) $(TEST_LIBS)
+$(B)/tests/bench/%: $(B)/obj/tests/bench/%.c.o $(PART_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
+$(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(call obj,$(FUZZ_HELP)) $(PART_LIBS)
+	@test $(MODE) = fuzz || { echo "fuzz_$* needs MODE=fuzz"; exit 1; }
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS)
+$(B)/tests/fuzz/once_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(call obj,$(FUZZ_MAIN) $(FUZZ_HELP)) $(PART_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS)
+
+-include $(wildcard $(patsubst %,$(B)/obj/%.d,$(ALL_C) $(UNIT_CXX)))
+
+# ---- run ------------------------------------------------------------------------------------------------------
+
+RUN_ARGS ?= --bind 127.0.0.1 --port 2722 --memory 1G
+
+.PHONY: run
+run: deps-run ## Install what is missing, build, and start the server (RUN_ARGS="--port 0 ...")
+	@$(MAKE) --no-print-directory all
+	@exec $(B)/crabcache-server $(RUN_ARGS)
+
+.PHONY: deps deps-run deps-test
+deps: deps-test ## Install by apt whatever building and testing need and is missing
+deps-run: ## Only what building and running need
+	@tests/support/deps.sh run
+deps-test: ## What building, running and testing need
+	@tests/support/deps.sh test
+
+# ---- generated files --------------------------------------------------------------------------------------------
+
+.PHONY: gen check-gen
+gen: ## Write again everything that is generated from spec/crabcache.toml
+	@$(PYTHON) spec/generate.py
+check-gen: ## Fail if a generated file is not what the specification gives
+	@$(PYTHON) spec/generate.py --check
+
+# ---- tests --------------------------------------------------------------------------------------------------------
+
+.PHONY: unit-bins
+unit-bins: $(UNIT_BINS) $(FUZZ_ONCE)
+
+.PHONY: test-unit
+test-unit: $(UNIT_BINS) ## The unit tests, in MODE
+	@failed=0; for t in $(sort $(UNIT_BINS)); do $$t || failed=1; done; exit $$failed
+test-%: $(B)/tests/unit/test_% ## One unit test: make test-NAME runs tests/unit/test_NAME.c
+	@$<
+
+.PHONY: test-system
+test-system: all ## The system tests, with the server and the tools of MODE
+	@[ $(MODE) = release ] || $(MAKE) --no-print-directory MODE=release all
+	@CRABCACHE_BUILD=$(B) $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(PYTEST_ARGS)
+
+# ---- clean up -------------------------------------------------------------------------------------------------------
+
+.PHONY: clean
+clean: ## Remove build/
+	@rm -rf build
