@@ -233,19 +233,120 @@ check-gen: ## Fail if a generated file is not what the specification gives
 
 # ---- tests --------------------------------------------------------------------------------------------------------
 
+.PHONY: test test-asan test-tsan fuzz-short fuzz-inputs
+test: deps-test ## Install what is missing and run everything; the last line gives the totals
+	@tests/support/run-tests
+test-asan: ## The unit and the system tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tests/support/run-tests unit-asan system-asan
+test-tsan: ## The threaded unit and system tests under ThreadSanitizer
+	@tests/support/run-tests unit-tsan system-tsan
+fuzz-inputs: ## The fuzzers' seeds, corpus and regressions as ordinary tests
+	@tests/support/run-tests fuzz-inputs
+fuzz-short: ## Each fuzzer for FUZZ_SHORT_SECONDS=15
+	@tests/support/run-tests fuzz-short
+
 .PHONY: unit-bins
-unit-bins: $(UNIT_BINS) $(FUZZ_ONCE)
+unit-bins: $(UNIT_BINS) $(FUZZ_ONCE) $(BENCH_BINS)
 
 .PHONY: test-unit
 test-unit: $(UNIT_BINS) ## The unit tests, in MODE
 	@failed=0; for t in $(sort $(UNIT_BINS)); do $$t || failed=1; done; exit $$failed
-test-%: $(B)/tests/unit/test_% ## One unit test: make test-NAME runs tests/unit/test_NAME.c
+test-%: $(B)/tests/unit/test_% ## One unit test, in MODE: make test-NAME runs tests/unit/test_NAME.c
 	@$<
 
 .PHONY: test-system
-test-system: all ## The system tests, with the server and the tools of MODE
+test-system: all ## The system tests, with the programs of MODE (PYTEST_ARGS="-k name")
 	@[ $(MODE) = release ] || $(MAKE) --no-print-directory MODE=release all
-	@CRABCACHE_BUILD=$(B) $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(PYTEST_ARGS)
+	@CRABCACHE_BUILD=$(B) $(PYTHON) -m pytest -c tests/pytest.ini --rootdir tests -q $(PYTEST_ARGS) tests/system
+
+FUZZ_SECONDS ?= 900
+
+.PHONY: fuzz-bins fuzz
+fuzz-bins: $(FUZZ_BINS)
+fuzz: $(addprefix fuzz-,$(FUZZ_NAMES)) ## Each fuzzer for FUZZ_SECONDS=900 (make -j2 fuzz; fuzz-NAME for one)
+$(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
+	@$(MAKE) --no-print-directory MODE=fuzz build/fuzz/tests/fuzz/fuzz_$*
+	@tests/support/fuzz.sh $* $(FUZZ_SECONDS)
+
+# ---- lint and warnings ----------------------------------------------------------------------------------------------
+
+PUBLIC_HEADERS := $(wildcard include/crabcache/*.h)
+HEADERS := $(PUBLIC_HEADERS) $(wildcard server/*.h server/store/*.h client/*.h client/*/*.h)
+TIDY    := $(patsubst %,build/lint/%.tidy,$(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(REPLAY_SRC) $(FUZZ_SRC))
+PY_SRC  := $(wildcard spec/*.py python/crabcache/*.py tests/*/*.py) tests/support/run-tests
+SH_SRC  := $(wildcard tests/support/*.sh) .ci/run
+
+.PHONY: lint lint-quick
+lint: lint-quick $(TIDY) ## clang-tidy, include direction, style, shellcheck, pyflakes
+lint-quick: ## The same without clang-tidy: a second
+	@$(PYTHON) tests/support/check-includes.py
+	@$(PYTHON) tests/support/check-style.py
+	@shellcheck $(SH_SRC)
+	@$(PYTHON) -m pyflakes $(PY_SRC)
+build/lint/%.tidy: % $(HEADERS) .clang-tidy
+	@mkdir -p $(@D)
+	@echo "  TIDY  $<"
+	@clang-tidy --quiet $< -- -std=gnu11 $(CPPFLAGS_ALL) -pthread >$@.out 2>&1 || { cat $@.out; exit 1; }
+	@mv $@.out $@
+
+# Every object with both compilers; every header by itself, the public ones also as strict C11 and as C++.
+ALONE = printf '\#include "%s"\nextern int alone;\n' $$header
+.PHONY: objects warnings headers-alone
+objects: $(call obj,$(ALL_C) $(UNIT_CXX))
+warnings: headers-alone ## Compile everything with gcc and with clang, warnings being errors
+	@$(MAKE) --no-print-directory MODE=release WERROR=1 B=build/warnings/gcc CC=gcc CXX=g++ objects
+	@$(MAKE) --no-print-directory MODE=release WERROR=1 B=build/warnings/clang CC=clang CXX=clang++ objects
+headers-alone:
+	@for header in $(HEADERS); do for compiler in gcc clang; do \
+	    $(ALONE) | $$compiler -std=gnu11 $(CPPFLAGS_ALL) $(WARN_C) -Werror -fsyntax-only -x c -; \
+	done; done
+	@for header in $(PUBLIC_HEADERS:include/%=%); do for compiler in gcc clang; do \
+	    $(ALONE) | $$compiler -std=c11 -pedantic -Iinclude $(WARN_C) -Werror -fsyntax-only -x c -; \
+	    $(ALONE) | $$compiler -std=c++11 -pedantic -Iinclude $(WARN) -Werror -fsyntax-only -x c++ -; \
+	done; done
+
+# ---- documents ------------------------------------------------------------------------------------------------------
+
+.PHONY: docs
+docs: ## The reference of the headers, by Doxygen, in build/docs; its warnings are errors
+	@mkdir -p build/docs
+	@CRABCACHE_VERSION=$(VERSION) doxygen docs/Doxyfile
+	@CRABCACHE_VERSION=$(VERSION) doxygen docs/Doxyfile.internal
+	@echo "build/docs/api/index.html build/docs/internal/index.html"
+
+# ---- install --------------------------------------------------------------------------------------------------------
+
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+MAN1       := $(wildcard docs/*.1)
+MAN3       := $(wildcard docs/*.3)
+
+.PHONY: install uninstall
+install: all ## Programs, library, headers, crabcache.pc and man pages, below DESTDIR and PREFIX=/usr/local
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)/crabcache"
+	install -m 755 $(PROGRAMS) "$(DESTDIR)$(BINDIR)"
+	install -m 644 $(LIB_A) "$(DESTDIR)$(LIBDIR)"
+	install -m 755 $(LIB_SO) "$(DESTDIR)$(LIBDIR)"
+	ln -sf libcrabcache.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
+	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libcrabcache.so"
+	install -m 644 include/crabcache/*.h "$(DESTDIR)$(INCLUDEDIR)/crabcache"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|' client/crabcache.pc.in >"$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc"
+	$(foreach n,1 3,$(if $(MAN$n),install -d "$(DESTDIR)$(MANDIR)/man$n" && \
+	    install -m 644 $(MAN$n) "$(DESTDIR)$(MANDIR)/man$n";))
+
+uninstall: ## Remove what install has put there
+	rm -f $(foreach p,$(PROGRAMS),"$(DESTDIR)$(BINDIR)/$(notdir $p)")
+	rm -f "$(DESTDIR)$(LIBDIR)/libcrabcache.a" "$(DESTDIR)$(LIBDIR)/libcrabcache.so.$(VERSION)" \
+	    "$(DESTDIR)$(LIBDIR)/$(SONAME)" "$(DESTDIR)$(LIBDIR)/libcrabcache.so" \
+	    "$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc"
+	rm -f $(foreach h,$(wildcard include/crabcache/*.h),"$(DESTDIR)$(INCLUDEDIR)/crabcache/$(notdir $h)")
+	[ ! -d "$(DESTDIR)$(INCLUDEDIR)/crabcache" ] || \
+	    rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(INCLUDEDIR)/crabcache"
+	rm -f $(foreach m,$(MAN1),"$(DESTDIR)$(MANDIR)/man1/$(notdir $m)") \
+	    $(foreach m,$(MAN3),"$(DESTDIR)$(MANDIR)/man3/$(notdir $m)")
 
 # ---- clean up -------------------------------------------------------------------------------------------------------
 

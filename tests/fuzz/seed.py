@@ -1,0 +1,70 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Make the seeds of a fuzzer out of the conformance vectors.
+
+    seed.py TARGET FOLDER
+
+decode_request and decode_reply get one file for each vector of their direction.  dispatch reads a stream of requests,
+so it gets each request vector, and whole pipelines: the valid requests of each file of vectors one after the other.
+The folder holds nothing but seeds; it is only written where something changed.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MAX_SEED = 1 << 16
+DIRECTION = {"decode_request": "request", "decode_reply": "reply", "dispatch": "request"}
+
+
+def vectors(direction: str) -> list[tuple[str, list[dict]]]:
+    """The vectors of a direction, as (file's name, its vectors)."""
+    found = []
+    for path in sorted((ROOT / "spec" / "vectors").glob("*.json")):
+        content = json.loads(path.read_text())
+        if content["direction"] == direction:
+            found.append((path.stem, content["vectors"]))
+    return found
+
+
+def seeds(target: str) -> dict[str, bytes]:
+    """Name and bytes of each seed, equal bytes once."""
+    inputs = []
+    for _, group in vectors(DIRECTION[target]):
+        frames = [bytes.fromhex(vector["hex"]) for vector in group]
+        inputs += frames
+        if target == "dispatch":
+            valid = [frame for vector, frame in zip(group, frames) if is_valid(vector) and len(frame) <= 512]
+            inputs += [b"".join(valid[i:i + 16]) for i in range(0, len(valid), 16)]
+    return {hashlib.sha256(data).hexdigest()[:16]: data for data in inputs if 0 < len(data) <= MAX_SEED}
+
+
+def is_valid(vector: dict) -> bool:
+    return vector.get("outcome", "whole") == "whole" and "error" not in vector
+
+
+def main() -> int:
+    if len(sys.argv) != 3 or sys.argv[1] not in DIRECTION:
+        print(f"usage: seed.py {'|'.join(DIRECTION)} FOLDER", file=sys.stderr)
+        return 2
+    wanted, folder = seeds(sys.argv[1]), Path(sys.argv[2])
+    if not wanted:
+        print("no vectors below spec/vectors: run make gen", file=sys.stderr)
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    for name, data in wanted.items():
+        path = folder / name
+        if not path.exists():
+            path.write_bytes(data)
+    print(f"{len(wanted)} seeds in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
