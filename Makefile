@@ -64,6 +64,10 @@ LDFLAGS_ALL  := $(SANITIZE) -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLA
 ifeq ($(SANITIZE),)
 NO_UNDEFINED := -Wl,--no-undefined
 endif
+# gcc's shared libubsan ignores log_path when it stands beside libasan, and the test runner looks there for reports.
+ifeq ($(MODE)-$(findstring clang,$(CC)),asan-)
+EXE_FLAGS := -static-libubsan
+endif
 
 # ---- sources and what is made of them -----------------------------------------------------------------
 
@@ -96,7 +100,7 @@ LIBS     := $(LIB_A) $(if $(LIB_SO),$(B)/$(SONAME) $(B)/libcrabcache.so)
 # What tests link: everything but the mains, as archives, so that a test pulls in only what it names.
 PART_LIBS := $(if $(SUPPORT_SRC),$(B)/parts/support.a) $(if $(call not_main,$(SERVER_SRC)),$(B)/parts/server.a) \
              $(if $(call not_main,$(CLI_SRC)),$(B)/parts/cli.a) \
-             $(if $(call not_main,$(REPLAY_SRC)),$(B)/parts/replay.a) $(LIB_A)
+             $(if $(call not_main,$(REPLAY_SRC)),$(B)/parts/replay.a) $(if $(LIB_SRC),$(B)/parts/client.a)
 PART_LINK  = -Wl,--start-group $(filter %.a,$^) -Wl,--end-group
 
 UNIT_BINS  := $(patsubst %.c,$(B)/%,$(UNIT_SRC)) $(patsubst %.cc,$(B)/%,$(UNIT_CXX))
@@ -154,7 +158,7 @@ $(B)/obj/%.cc.o: %.cc $(B)/.flags
 define archive
 @mkdir -p $(@D); rm -f $@; $(AR) rcs $@ $(filter %.o,$^)
 endef
-$(B)/libcrabcache.a: $(call obj,$(LIB_SRC)) $(B)/.sources
+$(B)/parts/client.a: $(call obj,$(LIB_SRC)) $(B)/.sources
 	$(archive)
 $(B)/parts/server.a: $(call obj,$(call not_main,$(SERVER_SRC))) $(B)/.sources
 	$(archive)
@@ -164,6 +168,13 @@ $(B)/parts/replay.a: $(call obj,$(call not_main,$(REPLAY_SRC))) $(B)/.sources
 	$(archive)
 $(B)/parts/support.a: $(call obj,$(SUPPORT_SRC)) $(B)/.sources
 	$(archive)
+
+# The installed archive is one object whose only global names are those of the public functions, as in the shared
+# library: what the modules call among themselves cannot collide with a name of the user's program.
+$(B)/libcrabcache.a: $(call obj,$(LIB_SRC)) $(B)/.sources
+	@$(LD) -r -o $(B)/libcrabcache.o $(filter %.o,$^)
+	@objcopy --localize-hidden $(B)/libcrabcache.o
+	@rm -f $@; $(AR) rcs $@ $(B)/libcrabcache.o; rm -f $(B)/libcrabcache.o
 
 # ---- link -----------------------------------------------------------------------------------------------------
 
@@ -175,35 +186,35 @@ $(B)/$(SONAME) $(B)/libcrabcache.so: $(B)/libcrabcache.so.$(VERSION)
 
 $(B)/crabcache-server: $(call obj,$(SERVER_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(SERVER_LIBS)
-$(B)/crabcache-cli: $(call obj,$(CLI_SRC)) $(LIB_A) $(B)/.sources
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(SERVER_LIBS)
+$(B)/crabcache-cli: $(call obj,$(CLI_SRC) $(LIB_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB_A) $(CLI_LIBS)
-$(B)/crabcache-replay: $(call obj,$(REPLAY_SRC)) $(LIB_A) $(B)/.sources
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(CLI_LIBS)
+$(B)/crabcache-replay: $(call obj,$(REPLAY_SRC) $(LIB_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIB_A) $(REPLAY_LIBS)
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(REPLAY_LIBS)
 
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.c.o $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(PART_LINK) $(TEST_LIBS)
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $< $(PART_LINK) $(TEST_LIBS)
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.cc.o $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	@$(CXX) $(LDFLAGS_ALL) -o $@ $< $(PART_LINK) $(TEST_LIBS)
+	@$(CXX) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $< $(PART_LINK) $(TEST_LIBS)
 $(B)/tests/bench/%: $(B)/obj/tests/bench/%.c.o $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $< $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $< $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
 $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(call obj,$(FUZZ_HELP)) $(PART_LIBS)
 	@test $(MODE) = fuzz || { echo "fuzz_$* needs MODE=fuzz"; exit 1; }
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS)
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS)
 $(B)/tests/fuzz/once_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(call obj,$(FUZZ_MAIN) $(FUZZ_HELP)) $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS)
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS)
 
 -include $(wildcard $(patsubst %,$(B)/obj/%.d,$(ALL_C) $(UNIT_CXX)))
 
@@ -273,7 +284,7 @@ $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
 PUBLIC_HEADERS := $(wildcard include/crabcache/*.h)
 HEADERS := $(PUBLIC_HEADERS) $(wildcard server/*.h server/store/*.h client/*.h client/*/*.h)
 TIDY    := $(patsubst %,build/lint/%.tidy,$(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(REPLAY_SRC) $(FUZZ_SRC))
-PY_SRC  := $(wildcard spec/*.py python/crabcache/*.py tests/*/*.py) tests/support/run-tests
+PY_SRC  := $(wildcard spec/*.py spec/*/*.py python/*/*.py tests/*/*.py) tests/support/run-tests
 SH_SRC  := $(wildcard tests/support/*.sh) .ci/run
 
 .PHONY: lint lint-quick
