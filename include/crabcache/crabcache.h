@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file crabcache.h
+ * @brief The whole public interface of libcrabcache in one include.
+ *
+ * - version.h: the library's version;
+ * - wire.h: the protocol's codec, generated, without sockets or allocation;
+ * - status.h: what calls answer;
+ * - conn.h: one connection to one server, with blocking calls;
+ * - pipeline.h: many requests on their way at once on such a connection.
+ */
+#ifndef CRABCACHE_CRABCACHE_H
+#define CRABCACHE_CRABCACHE_H
+
+#include "crabcache/version.h"
+#include "crabcache/wire.h"
+#include "crabcache/status.h"
+#include "crabcache/conn.h"
+#include "crabcache/pipeline.h"
+
+CRAB_BEGIN_DECLS
+
+/**
+ * @brief The version of the library that the program runs with, which may be newer than the headers.
+ * @return static text such as "0.1.0"
+ * @ownership The text is static.
+ * @threads Any thread.
+ */
+CRAB_API const char *crab_version(void);
+
+CRAB_END_DECLS
+
+#endif
