@@ -17,6 +17,13 @@ from .model import Field, Flag, Message, Spec
 TEMPLATE = Path(__file__).with_name("wire.h.in")
 OUTPUT = "include/crabcache/wire.h"
 
+ENCODE_DOC = """ * @param m  the message; m->op is not looked at.
+ * @param[out] buf  where to.
+ * @param cap  room in buf, in bytes.
+ * @return the bytes written; 0 if it does not fit or breaks a rule: then nothing was written.
+ */
+"""
+
 C_TYPES = {"u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "i64": "int64_t"}
 
 
@@ -316,8 +323,6 @@ def request_codec(spec: Spec, message: Message) -> str:
     label = message.name
     conflict = contradiction(message, "flags")
     checked = [f for f in fixed(message) if f.check]
-    moved = any(fixed(message))
-    flags = "flags" if "flags" in fields_size(message) or conflict else "(void)flags"
 
     out = [f"\n/** @cond: parts of the codec of {label} */\n"]
     out.append(f"static inline uint32_t {name}_fields(uint8_t flags)\n{{\n")
@@ -356,7 +361,7 @@ def request_codec(spec: Spec, message: Message) -> str:
         "    m->op = head.op;\n    m->flags = head.flags;\n    m->tag = head.tag;\n    m->ext = head.ext;\n    m->key = head.key;\n    m->value = head.value;\n"
         "    if (result != CRAB_WHOLE)\n        return result;\n"
     )
-    if moved:
+    if fixed(message):
         out.append("    const uint8_t *p = buf + CRAB_REQUEST_HEADER + ((flags & CRAB_FLAG_TAG) != 0 ? 4 : 0);\n")
         last = fixed(message)[-1]
         for field in fixed(message):
@@ -382,8 +387,7 @@ def request_codec(spec: Spec, message: Message) -> str:
         f"    return crab_request_frame_size(&rule, m->flags, {name}_fields(m->flags), m->ext, m->key, m->value);\n}}\n\n"
     )
     out.append(
-        f"/**\n * @brief Write one {label} but for the bytes of its value, which follow it on the wire.\n * @param m  the message; m->op is not looked at.\n * @param[out] buf  where to.\n"
-        " * @param cap  room in buf, in bytes.\n * @return the bytes written; 0 if it does not fit or breaks a rule: then nothing was written.\n */\n"
+        f"/**\n * @brief Write one {label} but for the bytes of its value, which follow it on the wire.\n{ENCODE_DOC}"
         f"static inline size_t {name}_encode_head(const struct {name} *m, uint8_t *buf, size_t cap)\n{{\n"
         f"    size_t size = {name}_size(m);\n"
         "    if (size == 0 || size - m->value.len > cap)\n        return 0;\n"
@@ -399,13 +403,11 @@ def request_codec(spec: Spec, message: Message) -> str:
             out.append(f"    {store(field, 'p', f'm->{field.name}')}\n    p += {size};\n")
     out.append("    p = crab_request_put_ext(p, flags, m->ext);\n    p = crab_put_slice(p, m->key);\n    return (size_t)(p - buf);\n}\n\n")
     out.append(
-        f"/**\n * @brief Write one {label}, whole.\n * @param m  the message; m->op is not looked at.\n * @param[out] buf  where to.\n * @param cap  room in buf, in bytes.\n"
-        " * @return the bytes written; 0 if it does not fit or breaks a rule: then nothing was written.\n */\n"
+        f"/**\n * @brief Write one {label}, whole.\n{ENCODE_DOC}"
         f"static inline size_t {name}_encode(const struct {name} *m, uint8_t *buf, size_t cap)\n{{\n"
         f"    size_t size = {name}_size(m);\n    if (size == 0 || size > cap)\n        return 0;\n"
         f"    size_t head = {name}_encode_head(m, buf, cap);\n    crab_put_slice(buf + head, m->value);\n    return size;\n}}\n"
     )
-    del flags
     return "".join(out)
 
 
@@ -539,8 +541,7 @@ def reply_encoder(spec: Spec, message: Message) -> str:
     what = f" but for the bytes of its {tail.name}, which follow it on the wire" if tail else ""
     verb = "encode_head" if tail else "encode"
     out.append(
-        f"/**\n * @brief Write one {label}{what}.\n * @param m  the message; m->op is not looked at.\n * @param[out] buf  where to.\n * @param cap  room in buf, in bytes.\n"
-        " * @return the bytes written; 0 if it does not fit or breaks a rule: then nothing was written.\n */\n"
+        f"/**\n * @brief Write one {label}{what}.\n{ENCODE_DOC}"
         f"static inline size_t {name}_{verb}(const struct {name} *m, uint8_t *buf, size_t cap)\n{{\n"
         f"    size_t size = {name}_size(m);\n"
     )
@@ -555,8 +556,7 @@ def reply_encoder(spec: Spec, message: Message) -> str:
     out.append("    return (size_t)(p - buf);\n}\n")
     if tail:
         out.append(
-            f"\n/**\n * @brief Write one {label}, whole.\n * @param m  the message; m->op is not looked at.\n * @param[out] buf  where to.\n * @param cap  room in buf, in bytes.\n"
-            " * @return the bytes written; 0 if it does not fit or breaks a rule: then nothing was written.\n */\n"
+            f"\n/**\n * @brief Write one {label}, whole.\n{ENCODE_DOC}"
             f"static inline size_t {name}_encode(const struct {name} *m, uint8_t *buf, size_t cap)\n{{\n"
             f"    size_t size = {name}_size(m);\n    if (size == 0 || size > cap)\n        return 0;\n"
             f"    size_t head = {name}_encode_head(m, buf, cap);\n    crab_put_slice(buf + head, m->{tail.name});\n    return size;\n}}\n"
