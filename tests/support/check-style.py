@@ -6,7 +6,8 @@
 
 C, headers, Python, shell, the Makefile: the first line (the second, after `#!`) names the licence; a C file then opens
 with a comment that says what it is for; no tabs (but in the Makefile), no blanks at line ends, no marks of unfinished
-work, lines of at most 120 characters, no typedef of a struct.  Generated files (`generated` in the first five
+work, lines of at most 120 characters (except in spec/gen, where a line may be a whole line of the text that it
+generates, with the names that it is made of), no typedef of a struct.  Generated files (`generated` in the first five
 lines) are only checked for their licence line.
 """
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 MAX_COLUMNS = 120
 PATTERNS = ("include/**/*.h", "server/**/*.[ch]", "client/**/*.[ch]", "tests/**/*.[ch]", "tests/**/*.cc",
-            "spec/**/*.py", "python/**/*.py", "tests/**/*.py", "tests/support/*.sh", "tests/support/run-tests", "Makefile")
+            "spec/**/*.py", "python/**/*.py", "tests/**/*.py", "tests/support/*.sh", "tests/support/run-tests",
+            "Makefile")
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
 TYPEDEF = re.compile(r"^\s*typedef\s+(struct|union|enum)\b")
 
@@ -39,14 +41,14 @@ def check_file(root: Path, path: Path) -> list[str]:
     if any("generated" in line.lower() for line in lines[:5]):
         return problems
     is_c = path.suffix in (".c", ".h", ".cc")
-    if is_c and not any(line.startswith("/*") for line in lines[1:3]):
+    if is_c and not any(line.startswith(("/*", "//")) for line in lines[1:3]):
         report(2, "after the licence line comes a comment that says what the file is for")
     for number, line in enumerate(lines, 1):
         if "\t" in line and path.name != "Makefile":
             report(number, "tab")
         if line != line.rstrip():
             report(number, "blanks at the end of the line")
-        if len(line) > MAX_COLUMNS:
+        if len(line) > MAX_COLUMNS and not str(name).startswith("spec/gen/"):
             report(number, f"{len(line)} columns, at most {MAX_COLUMNS}")
         if UNFINISHED.search(line):
             report(number, "a mark of unfinished work")

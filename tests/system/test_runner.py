@@ -17,13 +17,34 @@ ROOT = Path(__file__).resolve().parents[2]
 
 RAN = "[ RUN      ] one\n[       OK ] one\n[ RUN      ] two\n"
 BAD_PROGRAMS = {
-    "asan": ("address", "#include <stdlib.h>\nint main(int c, char **v) { (void)v; char *p = malloc(4); int r = p[3 + c];"
-                        " free(p); return r & 0; }\n"),
-    "leak": ("address", "#include <stdlib.h>\nvoid *volatile p;\nint main(void) { p = malloc(9); p = NULL; return 0; }\n"),
-    "ubsan": ("address,undefined", "int main(void) { volatile int x = 2147483647; x = x + 1; return 0; }\n"),
-    "tsan": ("thread", "#include <pthread.h>\nint g;\nvoid *run(void *x) { g++; return x; }\nint main(void) {"
-                       " pthread_t a, b; pthread_create(&a, 0, run, 0); pthread_create(&b, 0, run, 0);"
-                       " pthread_join(a, 0); pthread_join(b, 0); return 0; }\n"),
+    "asan": ("address", """
+        #include <stdlib.h>
+        int main(int count, char **arguments)
+        {
+            char *block = malloc(4);
+            int read = block[3 + count];
+            free(block);
+            return read & (arguments == NULL);
+        }"""),
+    "leak": ("address", """
+        #include <stdlib.h>
+        void *volatile block;
+        int main(void) { block = malloc(9); block = NULL; return 0; }"""),
+    "ubsan": ("address,undefined", """
+        int main(void) { volatile int x = 2147483647; x = x + 1; return 0; }"""),
+    "tsan": ("thread", """
+        #include <pthread.h>
+        int shared;
+        void *run(void *unused) { shared++; return unused; }
+        int main(void)
+        {
+            pthread_t a, b;
+            pthread_create(&a, 0, run, 0);
+            pthread_create(&b, 0, run, 0);
+            pthread_join(a, 0);
+            pthread_join(b, 0);
+            return 0;
+        }"""),
 }
 
 
