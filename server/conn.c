@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a connection. conn_ready() is the whole path:
+ *
+ *     flush what waits  ->  receive()  ->  run(): dispatch, hold what is left  ->  flush()
+ *
+ * Most requests never touch the connection's own buffers: they are received into the worker's, executed from there,
+ * and answered from the worker's output. Only what is cut off at the end of a receive, or does not go out at once,
+ * is copied to a buffer of the connection's own, and back when its turn comes. A frame that is larger than the
+ * worker's buffer gets one of exactly its size and is received right into it.
+ */
+#include "server/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "crabcache/wire.h"
+#include "server/log.h"
+#include "server/stats.h"
+
+/* Most bytes of a large frame received in one call: it must not keep the others waiting. */
+#define FRAME_READ_MAX ((size_t)256 << 10)
+
+/* How often one call fills and sends the output before the others have their turn. */
+#define ROUNDS 16U
+
+static_assert(sizeof(struct conn) <= 512, "an idle connection costs less than 1 KiB");
+
+/* How sending or receiving went. */
+enum io {
+    IO_DONE,  /* all was sent; something was received */
+    IO_AGAIN, /* the kernel's buffer is full; there is nothing to receive */
+    IO_MORE,  /* something was received, but not yet all of a large frame */
+    IO_END    /* the connection is over */
+};
+
+/* -------------------------------------------------------------------------------------------- lifetime */
+
+bool conn_io_init(struct conn_io *io)
+{
+    io->in = (struct buf){NULL, 0};
+    io->out_bytes = (struct buf){NULL, 0};
+    if (!buf_take(io->pool, CONN_IN_BYTES, &io->in) || !buf_take(io->pool, DISPATCH_OUT_BYTES, &io->out_bytes)) {
+        conn_io_fini(io);
+        return false;
+    }
+    buf_out_init(&io->out, io->out_bytes.data, io->out_bytes.cap, io->refs);
+    return true;
+}
+
+void conn_io_fini(struct conn_io *io)
+{
+    buf_give(io->pool, &io->in);
+    buf_give(io->pool, &io->out_bytes);
+}
+
+struct conn *conn_create(int fd, struct buf_budget *budget)
+{
+    if (!buf_budget_charge(budget, sizeof(struct conn)))
+        return NULL;
+    struct conn *c = calloc(1, sizeof *c);
+    if (c == NULL) {
+        buf_budget_release(budget, sizeof *c);
+        return NULL;
+    }
+    c->fd = fd;
+    c->state = CONN_OPEN;
+    return c;
+}
+
+static void drop_input(struct conn_io *io, struct conn *c)
+{
+    buf_give(io->pool, &c->in);
+    c->held = 0;
+    c->frame = 0;
+    c->runnable = false;
+}
+
+void conn_close(struct conn_io *io, struct conn *c)
+{
+    buf_out_drop(&io->out, dispatch_releaser(io->dispatch)); /* of this connection, if it broke half-way */
+    if (c->out.data != NULL)
+        buf_out_drop(buf_out_parked(&c->out), dispatch_releaser(io->dispatch));
+    buf_give(io->pool, &c->out);
+    drop_input(io, c);
+    close(c->fd);
+    buf_budget_release(io->pool->budget, sizeof *c);
+    free(c);
+}
+
+uint32_t conn_wanted(const struct conn *c)
+{
+    if (c->state == CONN_DRAINING)
+        return EPOLLIN;
+    return c->out.data != NULL || c->runnable ? EPOLLOUT : EPOLLIN;
+}
+
+/* --------------------------------------------------------------------------------------------- sending */
+
+static enum io send_out(struct conn_io *io, const struct conn *c, struct buf_out *out)
+{
+    struct iovec vector[BUF_OUT_VECTOR];
+    struct msghdr message = {.msg_iov = vector};
+    message.msg_iovlen = buf_out_vector(out, vector);
+    ssize_t sent;
+    do {
+        sent = sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? IO_AGAIN : IO_END;
+    stats_add(&io->counters->bytes_sent, (uint64_t)sent);
+    buf_out_sent(out, (size_t)sent, dispatch_releaser(io->dispatch));
+    return buf_out_empty(out) ? IO_DONE : IO_AGAIN;
+}
+
+/* Give a connection up whose output does not fit the budget: its replies can neither be sent nor kept. */
+static enum io give_up(struct conn_io *io, const struct conn *c)
+{
+    stats_add(&io->counters->connections_aborted, 1);
+    log_line(io->log, LOG_LEVEL_WARNING, "connection %d closed: its client does not read, and buffers are used up",
+             c->fd);
+    return IO_END;
+}
+
+/* Send the worker's output, and keep what does not go out. Leaves the worker's output empty unless it is over. */
+static enum io flush(struct conn_io *io, struct conn *c)
+{
+    if (buf_out_empty(&io->out))
+        return IO_DONE;
+    enum io sent = send_out(io, c, &io->out);
+    if (sent != IO_AGAIN)
+        return sent;
+    stats_add(&io->counters->output_stalls, 1);
+    return buf_out_park(&io->out, io->pool, &c->out) ? IO_AGAIN : give_up(io, c);
+}
+
+static enum io flush_parked(struct conn_io *io, struct conn *c)
+{
+    enum io sent = send_out(io, c, buf_out_parked(&c->out));
+    if (sent == IO_DONE)
+        buf_give(io->pool, &c->out);
+    return sent;
+}
+
+/* ------------------------------------------------------------------------------------------- receiving */
+
+static enum io receive_into(struct conn_io *io, const struct conn *c, uint8_t *to, size_t room, size_t *len)
+{
+    ssize_t got;
+    do {
+        got = recv(c->fd, to, room, MSG_DONTWAIT);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_END;
+    if (got == 0)
+        return IO_END;
+    stats_add(&io->counters->bytes_received, (uint64_t)got);
+    *len = (size_t)got;
+    return IO_DONE;
+}
+
+/* Put what the connection holds before what was received. */
+static void take_held(struct conn_io *io, struct conn *c)
+{
+    memcpy(io->in.data, c->in.data != NULL ? c->in.data : c->head, c->held);
+    drop_input(io, c);
+}
+
+static enum io receive_frame(struct conn_io *io, struct conn *c)
+{
+    size_t room = c->frame - c->held;
+    size_t len = 0;
+    enum io got = receive_into(io, c, c->in.data + c->held, room < FRAME_READ_MAX ? room : FRAME_READ_MAX, &len);
+    if (got != IO_DONE)
+        return got;
+    c->held += len;
+    return c->held == c->frame ? IO_DONE : IO_MORE;
+}
+
+/* Get input to execute. With IO_DONE it is at *in. */
+static enum io receive(struct conn_io *io, struct conn *c, const uint8_t **in, size_t *len)
+{
+    if (c->frame != 0) {
+        enum io got = receive_frame(io, c);
+        *in = c->in.data;
+        *len = c->held;
+        return got;
+    }
+    size_t held = c->held;
+    size_t fresh = 0;
+    if (!c->runnable) {
+        enum io got = receive_into(io, c, io->in.data + held, io->in.cap - held, &fresh);
+        if (got != IO_DONE)
+            return got;
+    }
+    take_held(io, c);
+    size_t skipped = c->skip < fresh ? (size_t)c->skip : fresh;
+    c->skip -= skipped;
+    stats_add(&io->counters->bytes_skipped, skipped);
+    *in = io->in.data + skipped;
+    *len = held + fresh - skipped;
+    return IO_DONE;
+}
+
+/* --------------------------------------------------------------------------------------------- holding */
+
+/* Keep bytes that were not executed. */
+static bool hold(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_t len, size_t room)
+{
+    uint8_t *to = c->head;
+    if (len >= sizeof c->head) {
+        if (!buf_take(io->pool, room, &c->in))
+            return false;
+        to = c->in.data;
+    }
+    if (len != 0)
+        memcpy(to, bytes, len);
+    c->held = len;
+    return true;
+}
+
+/* Keep the start of a frame; if there is no room for it, answer so and skip it. */
+static void hold_partial(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_t len, uint64_t need)
+{
+    bool large = need > CONN_IN_BYTES && len >= sizeof c->head;
+    if (hold(io, c, bytes, len, large ? (size_t)need : len)) {
+        c->frame = large ? (size_t)need : 0;
+        return;
+    }
+    struct dispatch_result result;
+    dispatch_refuse(io->dispatch, &c->session, bytes, len, &io->out, &result);
+    c->skip = result.skip;
+    if (result.next == DISPATCH_CLOSE)
+        c->state = CONN_FLUSHING;
+}
+
+/* ---------------------------------------------------------------------------------------------- ending */
+
+static bool drain(struct conn_io *io, struct conn *c)
+{
+    size_t len;
+    return receive_into(io, c, io->in.data, io->in.cap, &len) != IO_END;
+}
+
+/* All was sent: tell the peer that no more comes, and wait for it to do the same. */
+static bool end_output(struct conn_io *io, struct conn *c)
+{
+    c->state = CONN_DRAINING;
+    drop_input(io, c);
+    return shutdown(c->fd, SHUT_WR) == 0 && drain(io, c);
+}
+
+static bool after_flush(struct conn_io *io, struct conn *c, enum io flushed)
+{
+    if (flushed == IO_END)
+        return false;
+    return flushed == IO_AGAIN || c->state != CONN_FLUSHING || end_output(io, c);
+}
+
+/* The server stops: what was received is answered; say so and end. */
+static bool say_goodbye(struct conn_io *io, struct conn *c)
+{
+    drop_input(io, c);
+    c->state = CONN_FLUSHING;
+    dispatch_goaway(io->dispatch, &c->session, CRAB_ERR_SHUTTING_DOWN, &io->out);
+    return after_flush(io, c, flush(io, c));
+}
+
+/* ----------------------------------------------------------------------------------------------- serving */
+
+/* Execute input. Returns false if the connection is over. */
+static bool run(struct conn_io *io, struct conn *c, const uint8_t *in, size_t len)
+{
+    size_t at = 0;
+    for (unsigned round = 1;; round++) {
+        struct dispatch_result result;
+        dispatch_run(io->dispatch, &c->session, in + at, len - at, &io->out, &result);
+        at += result.consumed;
+        c->skip = result.skip;
+        if (result.next == DISPATCH_CLOSE)
+            c->state = CONN_FLUSHING;
+        else if (result.next == DISPATCH_INPUT)
+            hold_partial(io, c, in + at, len - at, result.need);
+        enum io flushed = flush(io, c);
+        if (result.next != DISPATCH_OUTPUT)
+            return after_flush(io, c, flushed);
+        if (flushed == IO_END)
+            return false;
+        if (flushed == IO_AGAIN || round == ROUNDS) {
+            c->runnable = true;
+            return hold(io, c, in + at, len - at, len - at) || give_up(io, c) != IO_END;
+        }
+    }
+}
+
+bool conn_ready(struct conn_io *io, struct conn *c)
+{
+    if (c->state == CONN_DRAINING)
+        return drain(io, c);
+    if (c->out.data != NULL) {
+        enum io flushed = flush_parked(io, c);
+        if (flushed != IO_DONE || c->state == CONN_FLUSHING)
+            return after_flush(io, c, flushed);
+    }
+    if (io->halted)
+        return say_goodbye(io, c);
+
+    const uint8_t *in = NULL;
+    size_t len = 0;
+    switch (receive(io, c, &in, &len)) {
+    case IO_AGAIN:
+        return !io->stopping || say_goodbye(io, c);
+    case IO_MORE:
+        return true;
+    case IO_END:
+        return false;
+    case IO_DONE:
+        break;
+    }
+    struct buf whole = {NULL, 0};
+    if (c->frame != 0) { /* the frame is whole: its buffer is only needed for this call */
+        whole = c->in;
+        c->in = (struct buf){NULL, 0};
+        c->held = 0;
+        c->frame = 0;
+    }
+    bool goes_on = run(io, c, in, len);
+    buf_give(io->pool, &whole);
+    return goes_on;
+}

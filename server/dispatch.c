@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From bytes to replies. dispatch_run() is the whole path of a request:
+ *
+ *     decode up to BATCH frames as views into the input     decode_batch()
+ *     hash their keys and prefetch the index, then items    prefetch_batch()
+ *     execute them strictly in order, each with its reply   execute()
+ *
+ * and again until the input holds no whole frame. Errors that the decoder found take their turn in the batch like
+ * requests, since what comes before them may change the session. Which error a frame gets depends on the session as
+ * it is at the frame's turn, and on nothing else: not on whether the frame was whole when it was looked at.
+ */
+#include "server/dispatch.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "crabcache/wire.h"
+#include "server/auth.h"
+#include "server/command.h"
+#include "server/stats.h"
+#include "server/store/store.h"
+
+#define BATCH 64U
+
+/* Values referred to are sent before more of them are looked up: a slow reader pins no more than this. */
+#define REF_BYTES_MAX ((size_t)1 << 20)
+
+static_assert(COMMAND_STATS_ROOM <= DISPATCH_OUT_BYTES, "the longest reply fits an empty output");
+static_assert(COMMAND_REPLY_ROOM <= DISPATCH_OUT_BYTES, "any reply fits an empty output");
+static_assert(DISPATCH_FRAME_EXTRA >= CRAB_REQUEST_HEADER + 4 + 20 + 2 + CRAB_MAX_EXT + CRAB_MAX_KEY, "extra");
+
+/* A frame in its turn. */
+struct entry {
+    union crab_request request; /* of a malformed frame only the head */
+    struct store_key key;
+    uint64_t size;  /* of the whole frame; 0: the stream ends here */
+    uint16_t error; /* of the decoder, or 0 */
+};
+
+struct dispatch {
+    struct command_env env;
+    struct buf_releaser releaser;
+    struct entry batch[BATCH];
+};
+
+/* -------------------------------------------------------------------------------------------- lifetime */
+
+static void release(void *context, struct buf_ref *ref)
+{
+    struct dispatch *d = context;
+    if (ref->copy.data != NULL)
+        buf_give(d->env.pool, &ref->copy);
+    else
+        store_unpin(d->env.worker, ref->pin);
+}
+
+int dispatch_create(const struct dispatch_config *config, struct dispatch **dispatch)
+{
+    struct dispatch *d = calloc(1, sizeof *d);
+    if (d == NULL)
+        return ENOMEM;
+    d->env = (struct command_env){
+        .store = config->store,
+        .auth = config->auth,
+        .stats = config->stats,
+        .counters = config->counters,
+        .pool = config->pool,
+        .max_value = config->max_value,
+    };
+    d->releaser = (struct buf_releaser){release, d};
+    int error = ENOMEM;
+    d->env.text = malloc(STATS_TEXT_BYTES);
+    if (d->env.text == NULL)
+        goto fail;
+    if (config->auth != NULL && (d->env.scratch = auth_scratch()) == NULL)
+        goto fail;
+    error = store_worker_attach(config->store, &d->env.worker);
+    if (error != 0)
+        goto fail;
+    *dispatch = d;
+    return 0;
+fail:
+    dispatch_destroy(d);
+    return error;
+}
+
+void dispatch_destroy(struct dispatch *dispatch)
+{
+    if (dispatch == NULL)
+        return;
+    store_worker_detach(dispatch->env.worker);
+    free(dispatch->env.scratch);
+    free(dispatch->env.text);
+    free(dispatch);
+}
+
+const struct buf_releaser *dispatch_releaser(const struct dispatch *dispatch)
+{
+    return &dispatch->releaser;
+}
+
+void dispatch_quiesce(struct dispatch *dispatch)
+{
+    store_quiesce(dispatch->env.worker);
+}
+
+bool dispatch_tick(struct dispatch *dispatch)
+{
+    return store_tick(dispatch->env.worker);
+}
+
+/* --------------------------------------------------------------------------------------- what holds now */
+
+static bool has_room(const struct buf_out *out, uint8_t op)
+{
+    size_t wanted = op == CRAB_OP_STATS ? COMMAND_STATS_ROOM : COMMAND_REPLY_ROOM;
+    return out->cap - out->len >= wanted && out->ref_count < BUF_OUT_REFS && out->ref_bytes < REF_BYTES_MAX;
+}
+
+static bool must_authenticate(const struct dispatch *d, const struct session *session)
+{
+    return d->env.auth != NULL && !session->authenticated;
+}
+
+/* The checks that need the whole frame come after those that need the session. */
+static bool is_late_check(uint16_t error)
+{
+    return error == 0 || error == CRAB_ERR_BAD_EXTENSION || error == CRAB_ERR_UNKNOWN_EXTENSION ||
+           error == CRAB_ERR_BAD_FIELD;
+}
+
+/* What the session has against a frame whose head is in order; 0: nothing. */
+static uint16_t objection(const struct dispatch *d, const struct session *session, uint8_t op, uint64_t size)
+{
+    if (!must_authenticate(d, session))
+        return 0;
+    if (size - CRAB_REQUEST_HEADER > CRAB_MAX_BODY_BEFORE_AUTH)
+        return CRAB_ERR_AUTH_REQUIRED;
+    return op == CRAB_OP_HELLO || op == CRAB_OP_AUTH || op == CRAB_OP_PING ? 0 : CRAB_ERR_AUTH_REQUIRED;
+}
+
+static bool is_quiet_misuse(const struct session *session, uint8_t flags)
+{
+    return (flags & CRAB_FLAG_QUIET) != 0 && (session->features & CRAB_FEATURE_PUSH) == 0;
+}
+
+/* ------------------------------------------------------------------------------------------- the stages */
+
+/* Decode whole and malformed frames; `need` is that of the first that is neither. */
+static unsigned decode_batch(struct dispatch *d, const uint8_t *in, size_t len, uint64_t *need)
+{
+    size_t at = 0;
+    unsigned count = 0;
+    *need = 0;
+    while (count < BATCH && at < len) {
+        struct entry *entry = &d->batch[count];
+        struct crab_frame frame;
+        enum crab_decode outcome = crab_request_decode(in + at, len - at, d->env.max_value, &entry->request, &frame);
+        if (outcome == CRAB_NEED_MORE) {
+            *need = frame.size;
+            break;
+        }
+        entry->size = frame.size;
+        entry->error = outcome == CRAB_MALFORMED ? frame.error : 0;
+        count++;
+        if (frame.size == 0 || frame.size > len - at)
+            break;
+        at += (size_t)frame.size;
+    }
+    return count;
+}
+
+static void prefetch_batch(struct dispatch *d, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct entry *entry = &d->batch[i];
+        const struct crab_slice *key = &entry->request.head.key;
+        if (entry->error != 0 || key->len == 0) {
+            entry->key.len = 0;
+            continue;
+        }
+        entry->key = store_key(d->env.store, key->data, key->len);
+        store_prefetch_index(d->env.store, entry->key.hash);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (d->batch[i].key.len != 0)
+            store_prefetch_item(d->env.store, d->batch[i].key.hash);
+    }
+}
+
+/* Execute one frame, or say what is wrong with it. Returns whether the connection goes on. */
+static bool execute(struct dispatch *d, struct session *session, const struct entry *entry, struct buf_out *out)
+{
+    const struct crab_req_head *head = &entry->request.head;
+    struct command c = {
+        .env = &d->env, .session = session, .out = out, .key = entry->key, .tag = head->tag, .flags = head->flags};
+    uint16_t error = entry->error;
+    if (error != CRAB_ERR_NOT_CRABCACHE && is_quiet_misuse(session, head->flags))
+        error = CRAB_ERR_QUIET_MISUSE;
+    else if (is_late_check(error)) {
+        uint16_t against = objection(d, session, head->op, entry->size);
+        error = against != 0 ? against : error;
+    }
+    stats_add(&d->env.counters->ops[head->op < STATS_OPS ? head->op : 0], 1);
+    if (error != 0)
+        command_fail(&c, error);
+    else
+        command_execute(&c, &entry->request);
+    if (head->op != CRAB_OP_HELLO)
+        session->started = true;
+    return error == 0 || !crab_error_closes(error);
+}
+
+/* The rest of the input is part of a frame: see whether it can be answered already. Returns its error, or 0. */
+static uint16_t judge_partial(const struct dispatch *d, const struct session *session, const uint8_t *in, size_t len,
+                              uint64_t need)
+{
+    if (len < CRAB_REQUEST_HEADER)
+        return 0;
+    if (is_quiet_misuse(session, in[1]))
+        return CRAB_ERR_QUIET_MISUSE;
+    uint64_t size = (uint64_t)CRAB_REQUEST_HEADER + crab_load_u32(in + 4);
+    if (need < size || size - CRAB_REQUEST_HEADER <= CRAB_MAX_BODY_BEFORE_AUTH)
+        return 0; /* short enough to wait for, or its head is not complete yet */
+    return objection(d, session, in[0], size);
+}
+
+/* Answer a frame of which the head is known, and skip it. */
+static void fail_partial(struct dispatch *d, struct session *session, const uint8_t *in, size_t len, uint16_t error,
+                         struct buf_out *out, struct dispatch_result *result)
+{
+    struct entry entry = {.error = error, .size = (uint64_t)CRAB_REQUEST_HEADER + crab_load_u32(in + 4)};
+    struct crab_req_head *head = &entry.request.head;
+    head->op = in[0];
+    head->flags = in[1];
+    if ((head->flags & CRAB_FLAG_TAG) != 0 && len >= CRAB_REQUEST_HEADER + 4)
+        head->tag = crab_load_u32(in + CRAB_REQUEST_HEADER);
+    bool goes_on = execute(d, session, &entry, out);
+    result->next = goes_on ? DISPATCH_INPUT : DISPATCH_CLOSE;
+    result->consumed += len;
+    result->skip = goes_on ? entry.size - len : 0;
+}
+
+void dispatch_run(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,
+                  struct buf_out *out, struct dispatch_result *result)
+{
+    *result = (struct dispatch_result){.next = DISPATCH_INPUT};
+    while (result->consumed < len) {
+        const uint8_t *at = in + result->consumed;
+        size_t left = len - result->consumed;
+        uint64_t need;
+        unsigned count = decode_batch(dispatch, at, left, &need);
+        prefetch_batch(dispatch, count);
+        for (unsigned i = 0; i < count; i++) {
+            const struct entry *entry = &dispatch->batch[i];
+            if (!has_room(out, entry->request.head.op)) {
+                result->next = DISPATCH_OUTPUT;
+                return;
+            }
+            left = len - result->consumed;
+            if (!execute(dispatch, session, entry, out)) {
+                result->next = DISPATCH_CLOSE;
+                result->consumed = len;
+                return;
+            }
+            result->skip = entry->size > left ? entry->size - left : 0;
+            result->consumed += entry->size > left ? left : (size_t)entry->size;
+        }
+        if (count != 0)
+            continue;
+        uint16_t error = judge_partial(dispatch, session, at, left, need);
+        result->need = need;
+        if (error == 0)
+            return;
+        if (!has_room(out, 0))
+            result->next = DISPATCH_OUTPUT;
+        else
+            fail_partial(dispatch, session, at, left, error, out, result);
+        return;
+    }
+}
+
+void dispatch_refuse(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,
+                     struct buf_out *out, struct dispatch_result *result)
+{
+    assert(len >= DISPATCH_HEAD_BYTES);
+    *result = (struct dispatch_result){.next = DISPATCH_INPUT};
+    fail_partial(dispatch, session, in, len, CRAB_ERR_BUSY, out, result);
+}
+
+void dispatch_goaway(struct dispatch *dispatch, const struct session *session, uint16_t code, struct buf_out *out)
+{
+    (void)dispatch;
+    if ((session->features & CRAB_FEATURE_PUSH) == 0)
+        return;
+    struct crab_push_goaway push = {.code = code, .text = crab_slice_str(crab_error_text(code))};
+    size_t len = crab_push_goaway_encode(&push, out->data + out->len, out->cap - out->len);
+    assert(len != 0);
+    out->len += len;
+}

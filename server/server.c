@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The main thread. It makes everything, then accepts connections and hands them to the workers in turn until a signal
+ * comes; then it stops the workers and takes everything down in reverse order.
+ *
+ * Memory: --memory is cut once, here. Buffers of clients get config_buffer_bytes(), the store all the rest.
+ */
+#include "server/server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "crabcache/version.h"
+#include "crabcache/wire.h"
+#include "server/auth.h"
+#include "server/buf.h"
+#include "server/conn.h"
+#include "server/stats.h"
+#include "server/worker.h"
+
+#define BACKLOG 1024
+
+/* Connections accepted from one socket before the others, and signals, have their turn. */
+#define ACCEPT_BATCH 64
+
+/* How long accepting pauses when descriptors or memory are used up. */
+#define PAUSE_MS 100
+
+/* At most this much of the buffers' budget goes to caches of free buffers. */
+#define CACHE_SHARE 8U
+
+/* A socket that listens, and its name for people. */
+struct listener {
+    int fd;
+    char name[INET6_ADDRSTRLEN + 10];
+};
+
+struct server {
+    const struct config *config;
+    const struct log *log;
+    struct listener listeners[CONFIG_MAX_BINDS];
+    unsigned listener_count;
+    struct auth *auth;
+    struct buf_budget budget;
+    struct store *store;
+    struct stats stats;
+    struct worker *workers[STATS_MAX_WORKERS];
+    unsigned worker_count;
+    unsigned next_worker;
+    uint32_t max_value;
+    int signal_fd;
+    int done_fd;
+    bool pausing; /* descriptors or memory ran out */
+};
+
+/* ------------------------------------------------------------------------------------------- listening */
+
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+static socklen_t make_address(const char *text, uint16_t port, union address *address)
+{
+    memset(address, 0, sizeof *address);
+    if (inet_pton(AF_INET, text, &address->v4.sin_addr) == 1) {
+        address->v4.sin_family = AF_INET;
+        address->v4.sin_port = htons(port);
+        return sizeof address->v4;
+    }
+    inet_pton(AF_INET6, text, &address->v6.sin6_addr);
+    address->v6.sin6_family = AF_INET6;
+    address->v6.sin6_port = htons(port);
+    return sizeof address->v6;
+}
+
+static uint16_t port_of(int fd)
+{
+    union address address;
+    socklen_t len = sizeof address;
+    if (getsockname(fd, &address.any, &len) != 0)
+        return 0;
+    return ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
+}
+
+static int open_listener(const char *text, uint16_t port)
+{
+    union address address;
+    socklen_t len = make_address(text, port, &address);
+    int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (address.any.sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (bind(fd, &address.any, len) != 0 || listen(fd, BACKLOG) != 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+/* With port 0 the first address finds a free port, and the others take the same. */
+static bool listen_all(struct server *s)
+{
+    uint16_t port = s->config->port;
+    for (unsigned i = 0; i < s->config->bind_count; i++) {
+        const char *text = s->config->binds[i];
+        bool v6 = strchr(text, ':') != NULL;
+        struct listener *listener = &s->listeners[i];
+        listener->fd = open_listener(text, port);
+        if (listener->fd < 0) {
+            log_line(s->log, LOG_LEVEL_ERROR, "cannot listen on %s%s%s:%u: %m%s", v6 ? "[" : "", text, v6 ? "]" : "",
+                     (unsigned)port, errno == EADDRINUSE ? "; choose another --port, or 0 for a free one" : "");
+            return false;
+        }
+        s->listener_count++;
+        port = port_of(listener->fd);
+        snprintf(listener->name, sizeof listener->name, "%s%s%s:%u", v6 ? "[" : "", text, v6 ? "]" : "",
+                 (unsigned)port);
+    }
+    return true;
+}
+
+static bool is_loopback(const char *text)
+{
+    return strncmp(text, "127.", 4) == 0 || strcmp(text, "::1") == 0;
+}
+
+/* Without users everyone who reaches an address may read and write everything. */
+static void warn_if_open(const struct server *s)
+{
+    for (unsigned i = 0; i < s->config->bind_count; i++) {
+        if (s->auth == NULL && !is_loopback(s->config->binds[i]))
+            log_line(s->log, LOG_LEVEL_WARNING, "%s is open to everyone who can reach it: see --auth-file",
+                     s->listeners[i].name);
+    }
+}
+
+static void stop_listening(struct server *s)
+{
+    for (unsigned i = 0; i < s->listener_count; i++)
+        close(s->listeners[i].fd);
+    s->listener_count = 0;
+}
+
+/* ------------------------------------------------------------------------------------------- accepting */
+
+static void accepted(struct server *s, int fd)
+{
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    struct conn *c = conn_create(fd, &s->budget);
+    if (c == NULL) {
+        atomic_fetch_add_explicit(&s->stats.refused_connections, 1, memory_order_relaxed);
+        close(fd);
+        return;
+    }
+    worker_adopt(s->workers[s->next_worker], c);
+    s->next_worker = (s->next_worker + 1) % s->worker_count;
+}
+
+static bool is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+static void accept_from(struct server *s, int listen_fd)
+{
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            s->pausing = false;
+            accepted(s, fd);
+        } else if (is_shortage(errno)) {
+            if (!s->pausing)
+                log_line(s->log, LOG_LEVEL_WARNING, "accepting pauses: %m");
+            s->pausing = true;
+            atomic_fetch_add_explicit(&s->stats.accept_pauses, 1, memory_order_relaxed);
+            return;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return;
+        } /* anything else is an error of that one connection */
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------- signals */
+
+static bool take_signals(struct server *s)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+        return false;
+    signal(SIGPIPE, SIG_IGN); /* standard output may be a pipe; sockets use MSG_NOSIGNAL */
+    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    s->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return s->signal_fd >= 0 && s->done_fd >= 0;
+}
+
+/* Returns the signal that came, or 0. */
+static int read_signal(const struct server *s)
+{
+    struct signalfd_siginfo info;
+    return read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
+}
+
+/* Accept until a signal asks to stop. */
+static void serve(struct server *s)
+{
+    struct pollfd fds[CONFIG_MAX_BINDS + 1];
+    fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
+    for (unsigned i = 0; i < s->listener_count; i++)
+        fds[i + 1] = (struct pollfd){.fd = s->listeners[i].fd, .events = POLLIN};
+    bool paused = false;
+    for (;;) {
+        if (poll(fds, paused ? 1 : s->listener_count + 1, paused ? PAUSE_MS : -1) < 0)
+            continue; /* EINTR, or a shortage that passes */
+        int signal_number = fds[0].revents != 0 ? read_signal(s) : 0;
+        if (signal_number != 0) {
+            log_line(s->log, LOG_LEVEL_INFO, "stopping: %s", strsignal(signal_number));
+            return;
+        }
+        bool was_paused = paused;
+        paused = false;
+        for (unsigned i = 0; i < s->listener_count; i++) {
+            if (was_paused || fds[i + 1].revents != 0)
+                accept_from(s, s->listeners[i].fd);
+        }
+        paused = s->pausing;
+    }
+}
+
+/* Stop the workers; a second signal ends the process at once. */
+static void stop_workers(struct server *s)
+{
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_stop(s->workers[i]);
+    uint64_t done = 0;
+    while (done < s->worker_count) {
+        struct pollfd fds[2] = {{.fd = s->signal_fd, .events = POLLIN}, {.fd = s->done_fd, .events = POLLIN}};
+        if (poll(fds, 2, -1) < 0)
+            continue;
+        if (fds[0].revents != 0 && read_signal(s) != 0) {
+            log_line(s->log, LOG_LEVEL_WARNING, "stopped at once by a second signal");
+            _exit(EXIT_FAILURE);
+        }
+        uint64_t count;
+        if (fds[1].revents != 0 && read(s->done_fd, &count, sizeof count) == (ssize_t)sizeof count)
+            done += count;
+    }
+}
+
+/* -------------------------------------------------------------------------------------------- lifetime */
+
+/* More descriptors than the usual 1024: as many as are allowed. */
+static void raise_fd_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* The limit in force: as configured, but no more than the store takes and than a frame's buffer may be. */
+static uint32_t limit_value(const struct server *s)
+{
+    size_t shared = s->config->threads * WORKER_BUFFER_BYTES;
+    size_t frame = (s->budget.limit - shared) / 4 * 3 - DISPATCH_FRAME_EXTRA;
+    size_t stored = store_max_value(s->store, CRAB_MAX_KEY);
+    size_t limit = s->config->max_value;
+    limit = limit < frame ? limit : frame;
+    return (uint32_t)(limit < stored ? limit : stored);
+}
+
+static bool make_store(struct server *s)
+{
+    size_t buffers = config_buffer_bytes(s->config->memory_bytes);
+    buf_budget_init(&s->budget, buffers);
+    struct store_config store = {
+        .memory_bytes = s->config->memory_bytes - buffers,
+        .eviction = s->config->eviction,
+        .max_workers = s->config->threads,
+    };
+    int error = store_create(&store, &s->store);
+    if (error == 0)
+        error = stats_init(&s->stats, s->config->threads);
+    if (error != 0) {
+        log_line(s->log, LOG_LEVEL_ERROR, "cannot reserve the memory of --memory: %s", strerror(error));
+        return false;
+    }
+    s->max_value = limit_value(s);
+    if (s->max_value < s->config->max_value)
+        log_line(s->log, LOG_LEVEL_INFO, "values are limited to %u bytes by the memory", (unsigned)s->max_value);
+    s->stats.memory_bytes = s->config->memory_bytes;
+    s->stats.eviction = s->config->eviction == STORE_EVICT ? "evict" : "none";
+    s->stats.max_value = s->max_value;
+    s->stats.store = s->store;
+    s->stats.budget = &s->budget;
+    return true;
+}
+
+static bool load_users(struct server *s)
+{
+    if (s->config->auth_file == NULL)
+        return true;
+    char why[200];
+    if (auth_load(s->config->auth_file, &s->auth, why, sizeof why))
+        return true;
+    log_line(s->log, LOG_LEVEL_ERROR, "--auth-file: cannot use \"%s\": %s", s->config->auth_file, why);
+    return false;
+}
+
+static bool make_workers(struct server *s)
+{
+    for (unsigned i = 0; i < s->config->threads; i++) {
+        struct worker_config config = {
+            .dispatch = {.store = s->store,
+                         .auth = s->auth,
+                         .stats = &s->stats,
+                         .counters = &s->stats.workers[i],
+                         .max_value = s->max_value},
+            .budget = &s->budget,
+            .cache_bytes = s->budget.limit / CACHE_SHARE / s->config->threads,
+            .log = s->log,
+            .done_fd = s->done_fd,
+            .number = i,
+        };
+        int error = worker_create(&config, &s->workers[i]);
+        if (error != 0) {
+            log_line(s->log, LOG_LEVEL_ERROR, "cannot start worker %u: %s", i, strerror(error));
+            return false;
+        }
+        s->worker_count++;
+    }
+    return true;
+}
+
+static void say_ready(const struct server *s)
+{
+    printf("crabcache-server %s ready on ", CRAB_VERSION_STRING);
+    for (unsigned i = 0; i < s->listener_count; i++)
+        printf("%s%s", i == 0 ? "" : ", ", s->listeners[i].name);
+    printf("\n");
+    fflush(stdout);
+}
+
+int server_run(const struct config *config, const struct log *log)
+{
+    struct server s = {.config = config, .log = log, .signal_fd = -1, .done_fd = -1};
+    int status = EXIT_FAILURE;
+    raise_fd_limit();
+    if (!take_signals(&s)) {
+        log_line(log, LOG_LEVEL_ERROR, "cannot take signals: %m");
+    } else if (load_users(&s) && listen_all(&s) && make_store(&s) && make_workers(&s)) {
+        warn_if_open(&s);
+        say_ready(&s);
+        serve(&s);
+        status = EXIT_SUCCESS;
+    }
+    stop_listening(&s);
+    stop_workers(&s);
+    for (unsigned i = 0; i < s.worker_count; i++)
+        worker_destroy(s.workers[i]);
+    stats_fini(&s.stats);
+    store_destroy(s.store);
+    auth_destroy(s.auth);
+    if (s.done_fd >= 0)
+        close(s.done_fd);
+    if (s.signal_fd >= 0)
+        close(s.signal_fd);
+    if (status == EXIT_SUCCESS)
+        log_line(log, LOG_LEVEL_INFO, "stopped");
+    return status;
+}
