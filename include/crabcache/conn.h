@@ -116,7 +116,7 @@ enum crab_put_condition {
 
 /** @brief The choices of a put.  All zeros: store in any case, for ever, with application flags 0. */
 struct crab_put_options {
-    uint64_t ttl_ms;                   /**< Time to live in ms, 1 to #CRAB_TTL_MAX_MS; 0 or #CRAB_TTL_NEVER: for ever. */
+    uint64_t ttl_ms;                   /**< Time to live, 1 to #CRAB_TTL_MAX_MS; 0, #CRAB_TTL_NEVER: for ever. */
     uint64_t version;                  /**< With #CRAB_IF_VERSION: the version that the item must have. */
     enum crab_put_condition condition; /**< When to store. */
     uint32_t app_flags;                /**< The application's own 32 bits, stored with the item. */
@@ -240,7 +240,8 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_conn_get_touch(struct crab_conn *co
  * @param conn a connection
  * @param key the key
  * @param key_len its length, 1 to 65,535 bytes
- * @param ttl_ms 0: leave the item's time to live alone; otherwise the new one, 1 to #CRAB_TTL_MAX_MS, or #CRAB_TTL_NEVER
+ * @param ttl_ms 0: leave the item's time to live alone; otherwise the new one, 1 to #CRAB_TTL_MAX_MS, or
+ *        #CRAB_TTL_NEVER
  * @param[out] item the item
  * @return #CRAB_OK; #CRAB_MISS; or a failure, see @ref conn_failures
  * @ownership `item->value` is borrowed, see @ref conn_borrowed.
@@ -346,7 +347,7 @@ CRAB_API uint16_t crab_conn_error(const struct crab_conn *conn);
  * @brief A sentence for people about the last failure on the connection.
  * @param conn a connection
  * @return text ended by a zero, "" if nothing failed; the server's own words for #CRAB_E_SERVER, in which bytes
- *         that are not printable ASCII or UTF-8 are replaced by '?'
+ *         that are not printable ASCII are replaced by '?'
  * @ownership Borrowed until the next call on the connection that fails, or crab_conn_close().
  * @threads The connection's thread.
  */

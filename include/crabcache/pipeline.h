@@ -17,8 +17,8 @@
  *
  * @section pipeline_bounds Bounds
  * At most `max_in_flight` requests wait for replies; the next one is refused with #CRAB_E_FULL.  While the library
- * sends, it also reads, so that two full socket buffers never block each other; up to `max_buffered` bytes of replies are
- * kept, and after that the call gives back #CRAB_E_FULL.  In both cases nothing is lost: take a reply, go on.
+ * sends, it also reads, so that two full socket buffers never block each other; up to `max_buffered` bytes of replies
+ * are kept, and after that the call gives back #CRAB_E_FULL.  In both cases nothing is lost: take a reply, go on.
  * Queue calls answer #CRAB_E_FULL only when the request was not queued; crab_conn_flush() when something is still to
  * be sent.
  */
@@ -294,8 +294,8 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_conn_quiet_flush_all(struct crab_co
 /**
  * @brief Send everything that is queued.
  * @param conn a connection
- * @return #CRAB_OK: all of it went to the system; #CRAB_E_FULL: as many replies are waiting as may be kept, take some and
- *         call again; or a failure, see @ref conn_failures
+ * @return #CRAB_OK: all of it went to the system; #CRAB_E_FULL: as many replies are waiting as may be kept, take
+ *         some and call again; or a failure, see @ref conn_failures
  * @threads The connection's thread.
  */
 CRAB_API CRAB_MUST_USE enum crab_status crab_conn_flush(struct crab_conn *conn);

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of a connection, shared by the files of the library and by nobody else.
+ *
+ *     queue.c  typed requests --\                              /-- call.c  one request, one reply
+ *                                conn_queue()   conn_next()
+ *                                     \            /
+ *                  pipeline.c   out buffer, ring of unanswered requests, in buffer
+ *                                     \            /
+ *                          io.c    send while reading, receive, break
+ *                          net.c   deadlines, connect          buffer.c  bytes
+ *
+ * Invariants
+ * - The ring holds one entry for each request that gets a reply, oldest first; replies come in this order.
+ * - `state` leaves CRAB_OK once and for ever, in conn_break() only, which closes the socket.
+ * - A reply is given to a request only if the request can have such a reply and the tags agree; anything else breaks
+ *   the connection, because an answer must never reach the wrong caller.
+ * - Nothing that a caller passed in is kept after the call.
+ */
+#ifndef CRABCACHE_CLIENT_INTERNAL_H
+#define CRABCACHE_CLIENT_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/buffer.h"
+#include "client/net.h"
+#include "crabcache/crabcache.h"
+
+/** @brief Values from this size on are sent from where they lie, and not copied into the output buffer. */
+#define CONN_COPY_LIMIT ((size_t)32 * 1024)
+
+/** @brief Queued bytes from which on a queue call sends. */
+#define CONN_SEND_AT ((size_t)64 * 1024)
+
+/** @brief Queued bytes from which on a queue call waits until the socket has taken some. */
+#define CONN_QUEUE_LIMIT ((size_t)256 * 1024)
+
+/** @brief Late errors that are kept until somebody takes them. */
+#define CONN_LATE_LIMIT 4096U
+
+/** @brief A request that waits for its reply. */
+struct in_flight {
+    uint64_t end; /**< Where its last byte stands in all that was ever queued: was it sent? */
+    uint32_t tag; /**< Its tag, if `flags` has CRAB_FLAG_TAG. */
+    uint8_t op;
+    uint8_t flags;
+};
+
+/** @brief Quiet writes since the last barrier: was any of them sent? */
+struct quiet_span {
+    bool open;          /**< There are some. */
+    uint64_t first_end; /**< `end` of the first. */
+    uint64_t last_end;  /**< `end` of the last. */
+};
+
+/** @brief Late errors, a ring that grows up to CONN_LATE_LIMIT. */
+struct late_ring {
+    struct crab_late_error *entries;
+    uint32_t capacity; /**< A power of two, or 0. */
+    uint32_t first;
+    uint32_t count;
+    uint64_t lost;
+};
+
+struct crab_conn {
+    int fd;                /**< -1 when broken. */
+    enum crab_status state; /**< CRAB_OK, or what broke it. */
+    bool ended;            /**< The server ended the stream in order. */
+    bool fatal;            /**< The server ended it with a fatal error: it executed nothing after that. */
+    bool check_tags;
+    bool welcomed;         /**< There was a WELCOME: `info` is filled. */
+    bool goaway;
+    uint16_t goaway_code;
+    uint16_t error;        /**< Of the last CRAB_E_SERVER. */
+    int system_error;
+
+    struct crab_allocator allocator;
+    uint32_t timeout_ms;
+    uint32_t max_reply;
+    uint32_t max_buffered;
+    uint32_t max_in_flight;
+    uint32_t asked_in_flight; /**< What the options asked for, 0: whatever the server wants. */
+    bool asked_max_reply;     /**< The options named `max_reply`. */
+
+    struct buffer in;
+    struct buffer out;
+    uint64_t queued_bytes; /**< Ever. */
+    uint64_t sent_bytes;   /**< Ever; queued_bytes - sent_bytes are in `out`, or in the hands of a queue call. */
+
+    struct in_flight *ring;
+    uint32_t ring_capacity; /**< A power of two, or 0. */
+    uint32_t ring_first;
+    uint32_t ring_count;
+    uint32_t last_tag;
+    struct quiet_span quiet;
+    struct late_ring late;
+
+    struct crab_server_info info;
+    uint8_t server_name[CRAB_MAX_CLIENT_NAME];
+    char text[CRAB_FAILURE_TEXT]; /**< About the last failure. */
+};
+
+/* ---- io.c */
+
+/** @brief Break the connection: close the socket, keep why. @return `status` */
+__attribute__((format(printf, 4, 5))) enum crab_status conn_break(struct crab_conn *conn, enum crab_status status,
+                                                                  int system_error, const char *format, ...);
+
+/** @brief Note a failure that leaves the connection as it was. @return `status` */
+enum crab_status conn_complain(struct crab_conn *conn, enum crab_status status, const char *text);
+
+/**
+ * @brief Send the output buffer and then `tail`, reading whenever the socket takes no more.
+ * @param conn a connection in state CRAB_OK
+ * @param[in,out] tail bytes after the output buffer, moved on as they are sent; borrowed for the call
+ * @param deadline when to give up; NULL: never wait
+ * @return CRAB_OK: everything is sent; CRAB_EMPTY: (without deadline) it would have to wait; CRAB_E_FULL: as many
+ *         replies as may be are waiting; or what broke the connection
+ */
+enum crab_status conn_send(struct crab_conn *conn, struct crab_slice *tail, struct net_deadline *deadline);
+
+/**
+ * @brief Wait for bytes and receive some, while sending what is queued.
+ * @param conn a connection in state CRAB_OK
+ * @param wanted bytes that the input buffer should be able to hold
+ * @param deadline when to give up
+ * @return CRAB_OK: something was received or sent; or what broke the connection
+ */
+enum crab_status conn_exchange(struct crab_conn *conn, uint64_t wanted, struct net_deadline *deadline);
+
+/* ---- pipeline.c */
+
+/** @brief crab_conn_queue() under a deadline that is the caller's. */
+enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *request, uint32_t *tag,
+                            struct net_deadline *deadline);
+
+/** @brief crab_conn_next_reply() under a deadline that is the caller's. */
+enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, struct net_deadline *deadline);
+
+/**
+ * @brief Take the pushes at the front of the input buffer; with nothing unanswered, refuse anything else there.
+ * @return CRAB_OK, or what broke the connection
+ */
+enum crab_status conn_take_pushes(struct crab_conn *conn);
+
+/** @brief The deadline of a call that begins now. */
+static inline struct net_deadline conn_deadline(const struct crab_conn *conn)
+{
+    return (struct net_deadline){.timeout_ms = conn->timeout_ms};
+}
+
+/** @brief conn_queue() and conn_next() for one request; what the server said before it closed counts. */
+enum crab_status conn_call(struct crab_conn *conn, const union crab_request *request, struct crab_result *result,
+                           struct net_deadline *deadline);
+
+/** @brief Wipe what was sent from the output buffer, because it held a secret. */
+void conn_forget_sent(struct crab_conn *conn);
+
+/* ---- reply.c */
+
+/** @brief Whether a request can have this reply; an op outside the known ones can answer anything. */
+bool reply_fits(const struct in_flight *request, uint8_t reply);
+
+/** @brief Flatten a reply into a result; `request` and `tag` are the caller's to fill. */
+void reply_to_result(const union crab_reply *reply, struct crab_result *result);
+
+/** @brief Copy a server's text for people: what is not printable ASCII becomes '?', the end is a zero. */
+void reply_copy_text(struct crab_slice text, char *copy, size_t size);
+
+/** @brief Take over what WELCOME says. @return CRAB_OK, or CRAB_E_PROTOCOL: the connection is broken */
+enum crab_status conn_welcome(struct crab_conn *conn, const struct crab_rep_welcome *welcome);
+
+/* ---- late.c */
+
+/** @brief Keep a late error until it is taken. */
+void late_add(struct crab_conn *conn, const struct crab_push_late_error *push);
+
+/* ---- queue.c: requests from arguments, for blocking, queued and quiet calls alike */
+
+/** @brief Build a PUT. @return false if an argument is outside what the struct can say */
+bool request_put(union crab_request *request, struct crab_slice key, struct crab_slice value,
+                 const struct crab_put_options *options);
+/** @brief Build a GET; `ttl_ms` 0 means no touch. */
+void request_get(union crab_request *request, struct crab_slice key, uint64_t ttl_ms, bool meta);
+/** @brief Build an EXPIRE. */
+void request_expire(union crab_request *request, struct crab_slice key, uint64_t ttl_ms);
+/** @brief Build an INCR or DECR, as `op` says. */
+void request_count(union crab_request *request, uint8_t op, struct crab_slice key, uint64_t delta,
+                   const struct crab_incr_options *options);
+/** @brief Build a HELLO; a NULL name means the library's. */
+void request_hello(union crab_request *request, const char *client_name);
+/** @brief Build a request that is no more than op, key and value. */
+void request_plain(union crab_request *request, uint8_t op, struct crab_slice key, struct crab_slice value);
+
+/** @brief A slice of arguments; a NULL pointer is an empty one only if the length says so. */
+static inline struct crab_slice slice_of(const void *data, size_t len)
+{
+    return (struct crab_slice){.data = data, .len = len};
+}
+
+/** @brief A string's bytes; NULL is empty. */
+struct crab_slice slice_of_string(const char *string);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Deadlines, and how a connected socket comes about.  Below everything else of the library: it knows neither
+ * connections nor the protocol.
+ */
+#ifndef CRABCACHE_CLIENT_NET_H
+#define CRABCACHE_CLIENT_NET_H
+
+#include <stdint.h>
+
+#include "crabcache/conn.h"
+
+/**
+ * @brief The point in time by which a call must end, on CLOCK_MONOTONIC.
+ *
+ * It starts when it is first asked for, so that a call which needs not wait never reads the clock.
+ */
+struct net_deadline {
+    uint32_t timeout_ms; /**< From the start; #CRAB_NO_TIMEOUT: never. */
+    uint64_t end_ns;     /**< When, 0 before the start. */
+};
+
+/**
+ * @brief Start a deadline, if it has not started yet.
+ * @param deadline the deadline, `timeout_ms` set
+ */
+void net_deadline_start(struct net_deadline *deadline);
+
+/**
+ * @brief Wait until a socket is ready, through signals, no longer than to the deadline.
+ * @param fd a socket
+ * @param events POLLIN, POLLOUT or both
+ * @param deadline when to stop; started if it was not
+ * @param[out] revents what poll() said
+ * @return #CRAB_OK; #CRAB_E_TIMEOUT; #CRAB_E_SYSTEM with errno set
+ */
+enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, short *revents);
+
+/**
+ * @brief Resolve a host and connect to the first of its addresses that answers.
+ *
+ * Numeric addresses are tried without asking a name server.  The time that is left is shared among the addresses
+ * that are left, so that one that drops packets does not use it up.
+ * @param host name or numeric address
+ * @param port TCP port
+ * @param deadline for everything together
+ * @param[out] fd the connected socket: non-blocking, close-on-exec, without Nagle's delay
+ * @param[out] failure filled on failure
+ * @return #CRAB_OK; #CRAB_E_RESOLVE; #CRAB_E_REFUSED; #CRAB_E_TIMEOUT; #CRAB_E_NO_MEMORY; #CRAB_E_SYSTEM
+ * @ownership The caller closes `*fd`.
+ */
+enum crab_status net_connect(const char *host, uint16_t port, struct net_deadline *deadline, int *fd,
+                             struct crab_failure *failure);
+
+/**
+ * @brief Fill a failure.
+ * @param failure what to fill
+ * @param status the status
+ * @param system_error an `errno`, or 0; its text is appended
+ * @param format as for printf()
+ * @return `status`
+ */
+__attribute__((format(printf, 4, 5))) enum crab_status net_fail(struct crab_failure *failure,
+                                                                enum crab_status status, int system_error,
+                                                                const char *format, ...);
+
+#endif

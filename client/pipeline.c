@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pipeline of a connection: requests go into the output buffer and the ring, replies come off the input buffer
+ * and meet the oldest request of the ring.  Both blocking calls (call.c) and queued ones (queue.c) come through here.
+ */
+#include "client/internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RING_LEAST 64U
+
+/* ---- queueing */
+
+static bool ring_grow(struct crab_conn *conn)
+{
+    uint32_t capacity = conn->ring_capacity == 0 ? RING_LEAST : conn->ring_capacity * 2;
+    struct in_flight *ring = conn->allocator.resize(conn->allocator.context, conn->ring, capacity * sizeof *ring);
+    if (ring == NULL)
+        return false;
+    /* What had wrapped around moves behind the old end, where the ring now goes on. */
+    for (uint32_t i = 0; i < conn->ring_first; i++)
+        ring[conn->ring_capacity + i] = ring[i];
+    conn->ring = ring;
+    conn->ring_capacity = capacity;
+    return true;
+}
+
+static void ring_push(struct crab_conn *conn, const struct crab_req_head *head)
+{
+    uint32_t place = (conn->ring_first + conn->ring_count) & (conn->ring_capacity - 1);
+    conn->ring[place] = (struct in_flight){
+        .end = conn->queued_bytes, .tag = head->tag, .op = head->op, .flags = head->flags};
+    conn->ring_count++;
+}
+
+static void note_quiet(struct crab_conn *conn)
+{
+    if (!conn->quiet.open)
+        conn->quiet.first_end = conn->queued_bytes;
+    conn->quiet.open = true;
+    conn->quiet.last_end = conn->queued_bytes;
+}
+
+/* Choose flags and tag. */
+static enum crab_status prepare(struct crab_conn *conn, struct crab_req_head *head)
+{
+    if ((head->flags & CRAB_FLAG_QUIET) != 0) {
+        if (!conn->welcomed || (conn->info.features & CRAB_FEATURE_PUSH) == 0)
+            return conn_complain(conn, CRAB_E_INVALID, "a quiet request needs the feature PUSH, and so HELLO");
+        if (!crab_op_is_write(head->op))
+            return conn_complain(conn, CRAB_E_INVALID, "only a write can be quiet");
+        head->flags |= CRAB_FLAG_TAG;
+    }
+    if (conn->check_tags)
+        head->flags |= CRAB_FLAG_TAG;
+    head->tag = 0;
+    if ((head->flags & CRAB_FLAG_TAG) != 0)
+        head->tag = conn->last_tag == UINT32_MAX ? 1 : conn->last_tag + 1; /* never 0, which means none */
+    return CRAB_OK;
+}
+
+/* Room in the ring and in the output buffer, which may mean to send first. */
+static enum crab_status make_way(struct crab_conn *conn, const struct crab_req_head *head, size_t bytes, bool may_wait,
+                                 struct net_deadline *deadline)
+{
+    bool answered = (head->flags & CRAB_FLAG_QUIET) == 0;
+    if (answered && conn->ring_count >= conn->max_in_flight)
+        return conn_complain(conn, CRAB_E_FULL, "as many requests are unanswered as may be");
+    if (answered && conn->ring_count == conn->ring_capacity && !ring_grow(conn))
+        return conn_complain(conn, CRAB_E_NO_MEMORY, "no memory for another request");
+    if (may_wait && buffer_used(&conn->out) + bytes > CONN_QUEUE_LIMIT) {
+        struct crab_slice nothing = {0};
+        enum crab_status status = conn_send(conn, &nothing, deadline);
+        if (status == CRAB_E_FULL)
+            return conn_complain(conn, status, "as many replies are waiting as may be kept");
+        if (status != CRAB_OK)
+            return status;
+    }
+    if (!buffer_reserve(&conn->out, &conn->allocator, bytes))
+        return conn_complain(conn, CRAB_E_NO_MEMORY, "no memory to queue a request");
+    return CRAB_OK;
+}
+
+/* Send the queue and a value from where it lies. What can't go now, because replies must be taken first, is copied. */
+static enum crab_status send_value(struct crab_conn *conn, struct crab_slice value, struct net_deadline *deadline)
+{
+    enum crab_status status = conn_send(conn, &value, deadline);
+    if (status != CRAB_E_FULL)
+        return status;
+    if (!buffer_reserve(&conn->out, &conn->allocator, value.len))
+        return conn_break(conn, CRAB_E_NO_MEMORY, 0, "no memory for the rest of a value of which a part was sent");
+    crab_put_slice(conn->out.data + conn->out.end, value);
+    conn->out.end += value.len;
+    return CRAB_OK;
+}
+
+enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *request, uint32_t *tag,
+                            struct net_deadline *deadline)
+{
+    if (conn->state != CRAB_OK)
+        return CRAB_E_BROKEN;
+    union crab_request message = *request;
+    struct crab_req_head *head = &message.head;
+    enum crab_status status = prepare(conn, head);
+    if (status == CRAB_OK && conn->ring_count == 0 && buffer_used(&conn->in) != 0)
+        status = conn_take_pushes(conn);
+    if (status != CRAB_OK)
+        return status;
+    size_t size = crab_request_size(&message);
+    if (size == 0)
+        return conn_complain(conn, CRAB_E_INVALID, "the request breaks a rule of the protocol (length or field)");
+
+    /* Slices of our own input buffer move when we read, so such a request is copied before anything else. */
+    bool own = buffer_holds(&conn->in, head->key) || buffer_holds(&conn->in, head->value);
+    bool borrow = head->value.len >= CONN_COPY_LIMIT && !own;
+    size_t bytes = borrow ? size - head->value.len : size;
+    status = make_way(conn, head, bytes, !own, deadline);
+    if (status != CRAB_OK)
+        return status;
+    uint8_t *end = conn->out.data + conn->out.end;
+    size_t written =
+        borrow ? crab_request_encode_head(&message, end, bytes) : crab_request_encode(&message, end, bytes);
+    assert(written == bytes); /* the codec sized it a moment ago */
+    conn->out.end += written;
+    conn->queued_bytes += size;
+    if ((head->flags & CRAB_FLAG_TAG) != 0)
+        conn->last_tag = head->tag;
+    if ((head->flags & CRAB_FLAG_QUIET) != 0)
+        note_quiet(conn);
+    else
+        ring_push(conn, head);
+    if (tag != NULL)
+        *tag = head->tag;
+
+    if (borrow)
+        return send_value(conn, head->value, deadline);
+    if (buffer_used(&conn->out) < CONN_SEND_AT || own)
+        return CRAB_OK;
+    struct crab_slice nothing = {0};
+    status = conn_send(conn, &nothing, NULL);
+    return status == CRAB_EMPTY ? CRAB_OK : status;
+}
+
+/* ---- replies */
+
+static void take_push(struct crab_conn *conn, const union crab_reply *push)
+{
+    if (push->head.op == CRAB_PUSH_LATE_ERROR)
+        late_add(conn, &push->late_error);
+    if (push->head.op == CRAB_PUSH_GOAWAY) {
+        conn->goaway = true;
+        conn->goaway_code = push->goaway.code;
+    }
+    /* Pushes of a newer protocol are stepped over [P-11]. */
+}
+
+static enum crab_status break_malformed(struct crab_conn *conn, const struct crab_frame *frame)
+{
+    if (frame->error == CRAB_ERR_VALUE_TOO_LARGE)
+        return conn_break(conn, CRAB_E_PROTOCOL, 0,
+                          "the server sent a reply of more than %u bytes, or does not speak CrabCache",
+                          (unsigned)conn->max_reply);
+    return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server sent a malformed reply: %s", crab_error_text(frame->error));
+}
+
+static void note_error(struct crab_conn *conn, const struct crab_rep_error *error)
+{
+    char text[CRAB_FAILURE_TEXT];
+    const char *known = crab_error_text(error->code);
+    reply_copy_text(error->text, text, sizeof text);
+    if (error->text.len == 0)
+        reply_copy_text(slice_of_string(known != NULL ? known : "the server gave no reason"), text, sizeof text);
+    conn->error = error->code;
+    (void)conn_complain(conn, CRAB_E_SERVER, text);
+    if (crab_error_closes(error->code)) {
+        conn->fatal = true;
+        (void)conn_break(conn, CRAB_E_SERVER, 0, "%s", text);
+        buffer_drop(&conn->in, buffer_used(&conn->in));
+    }
+}
+
+/* What stands at the front of the input is no push, and no request waits for a reply. */
+static enum crab_status refuse_unasked(struct crab_conn *conn)
+{
+    union crab_reply reply;
+    struct crab_frame frame;
+    const uint8_t *start = conn->in.data + conn->in.start;
+    bool whole = crab_reply_decode(start, buffer_used(&conn->in), conn->max_reply, &reply, &frame) == CRAB_WHOLE;
+    if (*start == CRAB_REP_ERROR && !whole) /* whether it closes the stream is still to come */
+        return CRAB_OK;
+    if (whole && reply.head.op == CRAB_REP_ERROR && crab_error_closes(reply.error.code)) {
+        note_error(conn, &reply.error);
+        return CRAB_E_SERVER;
+    }
+    return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server sent a reply (0x%02x) to no request", (unsigned)*start);
+}
+
+enum crab_status conn_take_pushes(struct crab_conn *conn)
+{
+    struct buffer *in = &conn->in;
+    while (buffer_used(in) != 0 && crab_op_is_push(in->data[in->start])) {
+        union crab_reply push;
+        struct crab_frame frame;
+        enum crab_decode decoded =
+            crab_reply_decode(in->data + in->start, buffer_used(in), conn->max_reply, &push, &frame);
+        if (decoded == CRAB_MALFORMED)
+            return break_malformed(conn, &frame);
+        if (decoded == CRAB_NEED_MORE)
+            return CRAB_OK;
+        buffer_drop(in, (size_t)frame.size);
+        take_push(conn, &push);
+    }
+    return buffer_used(in) != 0 && conn->ring_count == 0 ? refuse_unasked(conn) : CRAB_OK;
+}
+
+/* A PONG: everything quiet that was queued before its PING is settled. */
+static void settle_quiet(struct crab_conn *conn, uint64_t ping_end)
+{
+    if (ping_end >= conn->quiet.last_end)
+        conn->quiet.open = false;
+    else if (conn->quiet.first_end < ping_end)
+        conn->quiet.first_end = ping_end;
+}
+
+/* Why a reply cannot belong to a request; NULL: it can. */
+static const char *mismatch(const struct in_flight *request, const union crab_reply *reply)
+{
+    bool wants_tag = (request->flags & CRAB_FLAG_TAG) != 0;
+    bool closing = reply->head.op == CRAB_REP_ERROR && crab_error_closes(reply->error.code);
+    if (reply->head.tagged && !wants_tag)
+        return "with a tag that nobody asked for";
+    if (!reply->head.tagged && wants_tag && !closing)
+        return "without the request's tag";
+    if (reply->head.tagged && reply->head.tag != request->tag)
+        return "with another request's tag";
+    return reply_fits(request, reply->head.op) ? NULL : "which that request cannot have";
+}
+
+/* Give a reply to the oldest request. */
+static enum crab_status answer(struct crab_conn *conn, const union crab_reply *reply, struct crab_result *result)
+{
+    if (conn->ring_count == 0)
+        return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server sent a reply to no request");
+    struct in_flight request = conn->ring[conn->ring_first];
+    const char *wrong = mismatch(&request, reply);
+    if (wrong != NULL) {
+        const char *name = crab_reply_name(reply->head.op);
+        const char *asked = crab_op_name(request.op);
+        return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server answered %s with %s %s",
+                          asked != NULL ? asked : "a request", name != NULL ? name : "an unknown reply", wrong);
+    }
+    conn->ring_first = (conn->ring_first + 1) & (conn->ring_capacity - 1);
+    conn->ring_count--;
+    reply_to_result(reply, result);
+    result->request = request.op;
+    result->tag = request.tag;
+    if (request.op == CRAB_OP_PING && conn->quiet.open)
+        settle_quiet(conn, request.end);
+    if (reply->head.op == CRAB_REP_WELCOME)
+        return conn_welcome(conn, &reply->welcome);
+    if (reply->head.op == CRAB_REP_ERROR)
+        note_error(conn, &reply->error);
+    return CRAB_OK;
+}
+
+/* The stream ended before the reply came. */
+static enum crab_status explain_end(struct crab_conn *conn)
+{
+    const char *why = conn->goaway ? crab_error_text(conn->goaway_code) : NULL;
+    if (why != NULL)
+        (void)snprintf(conn->text, sizeof conn->text, "the server closed the connection: %s", why);
+    return CRAB_E_CLOSED;
+}
+
+enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, struct net_deadline *deadline)
+{
+    struct buffer *in = &conn->in;
+    if (conn->ring_count == 0) {
+        enum crab_status status = conn->state == CRAB_OK ? conn_take_pushes(conn) : CRAB_E_BROKEN;
+        return status == CRAB_OK ? CRAB_EMPTY : status;
+    }
+    enum crab_status ended = CRAB_E_BROKEN;
+    for (;;) {
+        union crab_reply reply;
+        struct crab_frame frame;
+        enum crab_decode decoded =
+            crab_reply_decode(in->data + in->start, buffer_used(in), conn->max_reply, &reply, &frame);
+        if (decoded == CRAB_WHOLE) {
+            buffer_drop(in, (size_t)frame.size);
+            if (!crab_op_is_push(reply.head.op))
+                return answer(conn, &reply, result);
+            take_push(conn, &reply);
+        } else if (decoded == CRAB_MALFORMED) {
+            return conn->state == CRAB_OK ? break_malformed(conn, &frame) : CRAB_E_BROKEN;
+        } else if (conn->state != CRAB_OK) {
+            return ended == CRAB_E_CLOSED ? explain_end(conn) : ended;
+        } else {
+            enum crab_status status = conn_exchange(conn, frame.size, deadline);
+            if (status != CRAB_OK && status != CRAB_E_CLOSED)
+                return status;
+            if (status == CRAB_E_CLOSED) /* what came before the end is still to be looked at */
+                ended = status;
+        }
+    }
+}
+
+enum crab_status conn_call(struct crab_conn *conn, const union crab_request *request, struct crab_result *result,
+                           struct net_deadline *deadline)
+{
+    enum crab_status queued = conn_queue(conn, request, NULL, deadline);
+    if (queued != CRAB_OK && (queued != CRAB_E_CLOSED || conn->ring_count == 0))
+        return queued;
+    enum crab_status status = conn_next(conn, result, deadline);
+    if (status != CRAB_OK)
+        return queued != CRAB_OK ? queued : status;
+    return result->status;
+}
+
+void conn_forget_sent(struct crab_conn *conn)
+{
+    if (buffer_used(&conn->out) == 0 && conn->out.data != NULL)
+        explicit_bzero(conn->out.data, conn->out.capacity);
+}
+
+/* ---- the public face */
+
+enum crab_status crab_conn_queue(struct crab_conn *conn, const union crab_request *request, uint32_t *tag)
+{
+    struct net_deadline deadline = conn_deadline(conn);
+    return conn_queue(conn, request, tag, &deadline);
+}
+
+enum crab_status crab_conn_next_reply(struct crab_conn *conn, struct crab_result *result)
+{
+    struct net_deadline deadline = conn_deadline(conn);
+    return conn_next(conn, result, &deadline);
+}
+
+enum crab_status crab_conn_flush(struct crab_conn *conn)
+{
+    if (conn->state != CRAB_OK)
+        return CRAB_E_BROKEN;
+    struct crab_slice nothing = {0};
+    struct net_deadline deadline = conn_deadline(conn);
+    return conn_send(conn, &nothing, &deadline);
+}
+
+size_t crab_conn_in_flight(const struct crab_conn *conn)
+{
+    return conn->ring_count;
+}
+
+size_t crab_conn_max_in_flight(const struct crab_conn *conn)
+{
+    return conn->max_in_flight;
+}
