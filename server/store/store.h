@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file
+ * @brief The store: what the cache remembers, and nothing else.
+ *
+ * Where it stands: dispatch calls the store; the store knows neither the wire nor sockets. All workers
+ * share one `struct store`; each worker reaches it through a `struct store_worker` of its own, which
+ * holds whatever the store keeps per thread.
+ *
+ * Invariants:
+ * - Each operation is atomic per key, and the operations on one key are totally ordered.
+ * - A key that is found carries exactly the bytes, flags and expiry of one earlier successful write.
+ * - Memory never exceeds `store_config.memory_bytes`: what does not fit evicts or is refused.
+ * - A view returned by store_get() stays readable and unchanged until the worker that asked calls
+ *   store_quiesce() (or until store_unpin(), for a view that was pinned).
+ */
+#ifndef CRABCACHE_STORE_H
+#define CRABCACHE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct store;        /**< Shared by all workers. */
+struct store_worker; /**< One thread's handle on a store. */
+
+/** A time to live that never ends, and the expiry of an item that has none. */
+#define STORE_NEVER UINT64_MAX
+
+/** Longest key, in bytes; the shortest has one. */
+#define STORE_MAX_KEY 65535U
+
+/** Smallest `memory_bytes` with which a store can be made. */
+#define STORE_MIN_MEMORY ((size_t)2 << 20)
+
+/** What to do with a write that does not fit. */
+enum store_eviction {
+    STORE_EVICT, /**< Make room by dropping other items. */
+    STORE_REFUSE /**< Answer STORE_NO_MEMORY; nothing is ever dropped before it expires. */
+};
+
+/** The answers of the store. */
+enum store_result {
+    STORE_OK = 0,       /**< Done. */
+    STORE_ABSENT,       /**< There is no live item of this key. */
+    STORE_EXISTS,       /**< A condition did not hold: the item stands as it was. */
+    STORE_NO_MEMORY,    /**< It does not fit now; nothing changed. */
+    STORE_TOO_LARGE,    /**< It can never fit into this store; nothing changed. */
+    STORE_NOT_A_NUMBER, /**< The value is no decimal int64; nothing changed. */
+    STORE_OVERFLOW      /**< The sum leaves int64; nothing changed. */
+};
+
+/** When a put takes place. */
+enum store_condition {
+    STORE_ALWAYS,
+    STORE_IF_ABSENT,
+    STORE_IF_PRESENT,
+    STORE_IF_VERSION
+};
+
+/** How a store is made. */
+struct store_config {
+    size_t memory_bytes;          /**< Hard limit for all that the store allocates; >= STORE_MIN_MEMORY. */
+    enum store_eviction eviction; /**< Evict or refuse. */
+    unsigned max_workers;         /**< How many workers may attach, 1 to 1024. */
+    /** The clock, in milliseconds; must never step back. NULL: CLOCK_BOOTTIME. */
+    uint64_t (*now_ms)(void *context);
+    void *now_context; /**< Handed to now_ms. */
+};
+
+/** A key, with its hash computed once per request (store_key()). */
+struct store_key {
+    const uint8_t *data; /**< Borrowed. */
+    uint32_t len;        /**< 1 to STORE_MAX_KEY. */
+    uint64_t hash;       /**< Of this store: hashes are keyed by a secret drawn at start. */
+};
+
+/** An item as found: borrowed bytes and what is known of it. */
+struct store_view {
+    const uint8_t *value; /**< Borrowed, until store_quiesce() or store_unpin(). */
+    size_t value_len;     /**< In bytes. */
+    uint64_t version;     /**< Never 0; two states of one key never share one. */
+    uint64_t ttl_ms;      /**< What is left to live, >= 1, or STORE_NEVER. */
+    uint32_t app_flags;   /**< As stored. */
+    uint64_t pin;         /**< For store_pin(); opaque. */
+};
+
+/** What to put. */
+struct store_put_args {
+    const uint8_t *value;           /**< Borrowed for the call; may be NULL if value_len is 0. */
+    size_t value_len;               /**< In bytes. */
+    uint64_t ttl_ms;                /**< >= 1, or STORE_NEVER. */
+    uint32_t app_flags;             /**< The application's own. */
+    enum store_condition condition; /**< When to store. */
+    uint64_t version;               /**< For STORE_IF_VERSION. */
+};
+
+/** What to add to a number. */
+struct store_incr_args {
+    uint64_t delta;   /**< How much. */
+    bool negative;    /**< Subtract instead. */
+    bool has_initial; /**< Create an absent item with `initial` (the delta is then not applied). */
+    int64_t initial;  /**< The number that an absent item starts with. */
+    uint64_t ttl_ms;  /**< Of an item that is created: >= 1, or STORE_NEVER. */
+};
+
+/** Counters and gauges; exact when no operation is under way. */
+struct store_stats {
+    uint64_t items;          /**< Stored now, expired ones that were not collected yet included. */
+    uint64_t bytes_live;     /**< Taken by items, their headers included. */
+    uint64_t bytes_dead;     /**< Waiting to be reclaimed. Live, dead and free never change in sum. */
+    uint64_t bytes_free;     /**< Ready to be written. */
+    uint64_t bytes_index;    /**< Taken by the index. */
+    uint64_t bytes_limit;    /**< store_config.memory_bytes. */
+    uint64_t hits;           /**< store_get() and store_touch() that found an item. */
+    uint64_t misses;         /**< Those that did not. */
+    uint64_t puts;           /**< Items written, by any operation. */
+    uint64_t deletes;        /**< Items deleted by request. */
+    uint64_t evictions;      /**< Live items dropped to make room. */
+    uint64_t expirations;    /**< Items found expired and dropped. */
+    uint64_t refusals;       /**< Writes answered STORE_NO_MEMORY. */
+    uint64_t pinned;         /**< Views pinned now. */
+};
+
+/**
+ * @brief Make a store. All its address space is reserved here; a later operation never calls malloc.
+ * @param config  copied.
+ * @param[out] store  the new store; untouched on failure.
+ * @return 0, or an errno value: EINVAL (a field is out of range), ENOMEM; or what getrandom(2) failed with.
+ * @ownership The caller ends it with store_destroy().
+ */
+int store_create(const struct store_config *config, struct store **store);
+
+/** @brief End a store; all workers must have detached. NULL is accepted. */
+void store_destroy(struct store *store);
+
+/**
+ * @brief Attach the calling thread.
+ * @return 0, ENOMEM, or EBUSY (max_workers are attached).
+ * @threads The handle belongs to one thread at a time.
+ */
+int store_worker_attach(struct store *store, struct store_worker **worker);
+
+/** @brief Detach; its views end. Pinned views must have been unpinned. NULL is accepted. */
+void store_worker_detach(struct store_worker *worker);
+
+/** @brief The largest value that fits this store together with a key of `key_len` bytes. */
+size_t store_max_value(const struct store *store, size_t key_len);
+
+/** @brief Hash a key. @param len 1 to STORE_MAX_KEY. @ownership borrows `data`. */
+struct store_key store_key(const struct store *store, const uint8_t *data, size_t len);
+
+/** @brief First of two prefetch steps: the key's place in the index. */
+void store_prefetch_index(const struct store *store, uint64_t hash);
+
+/** @brief Second step, some tens of nanoseconds later: the item that the index names. */
+void store_prefetch_item(const struct store *store, uint64_t hash);
+
+/**
+ * @brief Look a key up.
+ * @param[out] view  the item; untouched unless found. Valid until store_quiesce(worker).
+ * @return STORE_OK or STORE_ABSENT.
+ */
+enum store_result store_get(struct store_worker *worker, const struct store_key *key,
+                            struct store_view *view);
+
+/** @brief As store_get(), giving the item a new time to live in the same step. @param ttl_ms >= 1 or STORE_NEVER. */
+enum store_result store_touch(struct store_worker *worker, const struct store_key *key,
+                              uint64_t ttl_ms, struct store_view *view);
+
+/**
+ * @brief Store a value.
+ * @param[out] version  with STORE_OK the new version, with STORE_EXISTS that of the item in the way;
+ *             else untouched. May be NULL.
+ * @return STORE_OK; STORE_EXISTS (IF_ABSENT and present, IF_VERSION and another version); STORE_ABSENT
+ *         (IF_PRESENT or IF_VERSION and absent); STORE_NO_MEMORY (the former item, if any, still
+ *         stands); STORE_TOO_LARGE (likewise; it goes before the condition).
+ *         With STORE_EVICT, STORE_NO_MEMORY comes only from views and pins that are in the way: those of
+ *         this worker end with store_quiesce(), so that it can be worth asking again after it.
+ */
+enum store_result store_put(struct store_worker *worker, const struct store_key *key,
+                            const struct store_put_args *args, uint64_t *version);
+
+/** @brief Delete. @return STORE_OK or STORE_ABSENT. */
+enum store_result store_delete(struct store_worker *worker, const struct store_key *key);
+
+/** @brief Give an item a new time to live. @return STORE_OK, STORE_ABSENT, or STORE_NO_MEMORY. */
+enum store_result store_expire(struct store_worker *worker, const struct store_key *key,
+                               uint64_t ttl_ms);
+
+/**
+ * @brief Add to a number kept as decimal ASCII (an optional '-', no leading zeros, no spaces).
+ *        Expiry and application flags of an existing item stay.
+ * @param[out] number  the new value; untouched unless STORE_OK.
+ * @return STORE_OK, STORE_ABSENT, STORE_NOT_A_NUMBER, STORE_OVERFLOW, STORE_NO_MEMORY.
+ */
+enum store_result store_incr(struct store_worker *worker, const struct store_key *key,
+                             const struct store_incr_args *args, int64_t *number);
+
+/** @brief Drop every item. One atomic step as seen by all workers. */
+void store_flush(struct store_worker *worker);
+
+/**
+ * @brief Keep a view's bytes beyond store_quiesce(), to be sent by reference.
+ * @return false if too much is pinned already: the caller copies instead.
+ */
+bool store_pin(struct store_worker *worker, const struct store_view *view);
+
+/** @brief Let go of a pinned view. @param pin `store_view.pin` of a view that store_pin() accepted. */
+void store_unpin(struct store_worker *worker, uint64_t pin);
+
+/** @brief The worker holds no views any more; called at least once per loop turn and before it sleeps. */
+void store_quiesce(struct store_worker *worker);
+
+/**
+ * @brief A slice of housekeeping (collecting expired items), bounded to about 100 us.
+ *        Only memory is at stake: an item is never found after its expiry, collected or not.
+ * @return true if more waits to be done. Rounds through the store begin a second apart at least.
+ */
+bool store_tick(struct store_worker *worker);
+
+/** @brief Sum up the statistics. @threads any thread, at any time. */
+void store_stats(struct store *store, struct store_stats *stats);
+
+#endif

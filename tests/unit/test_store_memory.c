@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The store under pressure: views and pins that stand in the way, eviction, refusal, flush. What each
+ * operation answers otherwise is in test_store.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/support/store_support.h"
+
+#define BUFFER_BYTES ((size_t)4 << 20)
+
+struct fixture {
+    struct store_clock clock;
+    struct store *store;
+    struct store_worker *worker;
+    uint8_t *buffer;
+};
+
+static void start(struct fixture *f, size_t memory, enum store_eviction eviction)
+{
+    f->clock.now_ms = 1000;
+    f->buffer = malloc(BUFFER_BYTES);
+    assert_non_null(f->buffer);
+    struct store_config config = {.memory_bytes = memory,
+                                  .eviction = eviction,
+                                  .max_workers = 2,
+                                  .now_ms = store_clock_now,
+                                  .now_context = &f->clock};
+    assert_int_equal(store_create(&config, &f->store), 0);
+    assert_int_equal(store_worker_attach(f->store, &f->worker), 0);
+}
+
+static void inspect(struct fixture *f)
+{
+    const char *wrong = store_inspect(f->store);
+    if (wrong != NULL)
+        fail_msg("%s", wrong);
+}
+
+static void stop(struct fixture *f)
+{
+    inspect(f);
+    store_quiesce(f->worker);
+    inspect(f);
+    store_worker_detach(f->worker);
+    store_destroy(f->store);
+    free(f->buffer);
+}
+
+static struct store_key key_of(const struct fixture *f, const uint64_t *id)
+{
+    return store_key(f->store, (const uint8_t *)id, sizeof(*id));
+}
+
+/* Puts an item whose bytes follow from its number. */
+static enum store_result put(struct fixture *f, uint64_t id, size_t len, uint64_t ttl_ms)
+{
+    struct store_key key = key_of(f, &id);
+    struct store_put_args args = {.value = f->buffer, .value_len = len, .ttl_ms = ttl_ms};
+    assert_true(len <= BUFFER_BYTES);
+    store_fill(f->buffer, len, id);
+    return store_put(f->worker, &key, &args, NULL);
+}
+
+static enum store_result get(struct fixture *f, uint64_t id, struct store_view *view)
+{
+    struct store_key key = key_of(f, &id);
+    return store_get(f->worker, &key, view);
+}
+
+static bool found(struct fixture *f, uint64_t id, size_t len)
+{
+    struct store_view view;
+    if (get(f, id, &view) != STORE_OK)
+        return false;
+    assert_int_equal(view.value_len, len);
+    assert_true(store_filled(view.value, len, id));
+    return true;
+}
+
+static struct store_stats stats_of(struct fixture *f)
+{
+    struct store_stats stats;
+    store_stats(f->store, &stats);
+    return stats;
+}
+
+/* ---- views and pins ---- */
+
+static void test_a_view_outlives_its_item(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct store_view deleted, replaced, flushed;
+    start(&f, STORE_MIN_MEMORY, STORE_EVICT);
+    uint64_t one = 1;
+    struct store_key key = key_of(&f, &one);
+    for (uint64_t id = 1; id <= 3; id++)
+        assert_int_equal(put(&f, id, 20000, STORE_NEVER), STORE_OK);
+    assert_int_equal(get(&f, 1, &deleted), STORE_OK);
+    assert_int_equal(get(&f, 2, &replaced), STORE_OK);
+    assert_int_equal(get(&f, 3, &flushed), STORE_OK);
+    assert_int_equal(store_delete(f.worker, &key), STORE_OK);
+    assert_int_equal(put(&f, 2, 100, STORE_NEVER), STORE_OK);
+    store_flush(f.worker);
+    inspect(&f);
+    for (uint64_t id = 10; id < 1000; id++)
+        assert_int_equal(put(&f, id, 20000, STORE_NEVER), STORE_OK);
+    assert_true(stats_of(&f).evictions > 0);
+    assert_true(store_filled(deleted.value, 20000, 1));
+    assert_true(store_filled(replaced.value, 20000, 2));
+    assert_true(store_filled(flushed.value, 20000, 3));
+    stop(&f);
+}
+
+static void check_views_in_the_way(enum store_eviction eviction)
+{
+    struct fixture f;
+    struct store_view view;
+    start(&f, STORE_MIN_MEMORY, eviction);
+    size_t len = 50000;
+    uint64_t count = 0;
+    while (put(&f, count, len, STORE_NEVER) == STORE_OK && stats_of(&f).evictions == 0)
+        count++;
+    assert_true(count > 30);
+    for (uint64_t id = 0; id <= count; id++)
+        (void)get(&f, id, &view);
+    /* All is held: whatever can't be placed is refused, and what stands is not lost. */
+    uint64_t id = 0;
+    while (id < count && put(&f, id, len, STORE_NEVER) != STORE_NO_MEMORY)
+        id++;
+    assert_true(id < count);
+    assert_true(stats_of(&f).refusals > 0);
+    assert_true(found(&f, id, len) || eviction == STORE_EVICT);
+    inspect(&f);
+    store_quiesce(f.worker);
+    assert_int_equal(put(&f, id, len, STORE_NEVER), STORE_OK);
+    assert_true(found(&f, id, len));
+    stop(&f);
+}
+
+static void test_views_in_the_way(void **state)
+{
+    (void)state;
+    check_views_in_the_way(STORE_EVICT);
+    check_views_in_the_way(STORE_REFUSE);
+}
+
+static void test_pins_saturate(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct store_view view;
+    start(&f, STORE_MIN_MEMORY, STORE_EVICT);
+    assert_int_equal(put(&f, 1, 200000, STORE_NEVER), STORE_OK);
+    assert_int_equal(get(&f, 1, &view), STORE_OK);
+    for (unsigned i = 0; i < STORE_HELD_MAX; i++)
+        assert_true(store_pin(f.worker, &view));
+    assert_false(store_pin(f.worker, &view));
+    store_unpin(f.worker, view.pin);
+    assert_true(store_pin(f.worker, &view));
+    store_quiesce(f.worker);
+    assert_int_equal(stats_of(&f).pinned, STORE_HELD_MAX);
+    for (uint64_t id = 10; id < 500; id++)
+        assert_int_equal(put(&f, id, 20000, STORE_NEVER), STORE_OK);
+    assert_true(store_filled(view.value, 200000, 1));
+    for (unsigned i = 0; i < STORE_HELD_MAX; i++)
+        store_unpin(f.worker, view.pin);
+    assert_int_equal(stats_of(&f).pinned, 0);
+    for (uint64_t id = 10; id < 500; id++)
+        assert_int_equal(put(&f, id, 20000, STORE_NEVER), STORE_OK);
+    assert_false(found(&f, 1, 200000));
+    stop(&f);
+}
+
+static void test_pins_leave_room_to_write(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct store_view views[100];
+    unsigned pinned = 0;
+    start(&f, STORE_MIN_MEMORY, STORE_EVICT);
+    for (uint64_t id = 0; id < 100; id++) {
+        assert_int_equal(put(&f, id, 60000, STORE_NEVER), STORE_OK);
+        assert_int_equal(get(&f, id, &views[pinned]), STORE_OK);
+        pinned += store_pin(f.worker, &views[pinned]);
+        store_quiesce(f.worker);
+    }
+    assert_true(pinned > 5 && pinned < 20);
+    for (uint64_t id = 1000; id < 2000; id++)
+        assert_int_equal(put(&f, id, 60000, STORE_NEVER), STORE_OK);
+    for (unsigned i = 0; i < pinned; i++)
+        store_unpin(f.worker, views[i].pin);
+    stop(&f);
+}
+
+/* ---- eviction and refusal ---- */
+
+static void test_eviction_takes_the_oldest(void **state)
+{
+    (void)state;
+    struct fixture f;
+    const size_t lengths[] = {1, 100, 5000, 40000, 70000, 200000};
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        start(&f, 3 * STORE_MIN_MEMORY, STORE_EVICT);
+        uint64_t fit = f.store->arena_size / (sizeof(struct store_item) + 8 + lengths[i] + 8);
+        uint64_t last = 3 * fit;
+        for (uint64_t id = 0; id <= last; id++)
+            assert_int_equal(put(&f, id, lengths[i], STORE_NEVER), STORE_OK);
+        /* The newest nine tenths of what could fit are there, and nothing older than twice that. */
+        for (uint64_t id = last; id > last - fit * 9 / 10 + 2; id--)
+            assert_true(found(&f, id, lengths[i]));
+        assert_false(found(&f, last - 2 * fit, lengths[i]));
+        struct store_stats stats = stats_of(&f);
+        assert_int_equal(stats.items + stats.evictions, last + 1);
+        assert_int_equal(stats.refusals, 0);
+        stop(&f);
+    }
+}
+
+static void test_eviction_prefers_dead_space(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, 4 * STORE_MIN_MEMORY, STORE_EVICT);
+    /* A third of the memory in items that stay; the rest is written again and again. */
+    for (uint64_t id = 0; id < 2500; id++)
+        assert_int_equal(put(&f, id, 1000, STORE_NEVER), STORE_OK);
+    for (unsigned i = 0; i < 40000; i++)
+        assert_int_equal(put(&f, 100000 + i % 100, 1000, STORE_NEVER), STORE_OK);
+    assert_int_equal(stats_of(&f).evictions, 0);
+    for (uint64_t id = 0; id < 2500; id++)
+        assert_true(found(&f, id, 1000));
+    stop(&f);
+}
+
+static void test_refuse_fills_and_overwrites(void **state)
+{
+    (void)state;
+    struct fixture f;
+    const size_t lengths[] = {0, 100, 3000, 40000, 65536, 100000, 150000, 400000};
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        size_t len = lengths[i];
+        start(&f, STORE_MIN_MEMORY, STORE_REFUSE);
+        uint64_t count = 0, random = 3;
+        while (put(&f, count, len, STORE_NEVER) == STORE_OK)
+            count++;
+        /* All bytes are used, whatever the sizes, except for the headroom of 1/32. */
+        uint64_t size = (sizeof(struct store_item) + 8 + len + 7) / 8 * 8;
+        assert_int_equal(count, f.store->live_limit / size);
+        for (unsigned n = 0; n < 3000; n++)
+            assert_int_equal(put(&f, store_random(&random) % count, len, STORE_NEVER), STORE_OK);
+        for (uint64_t id = 0; id < count; id++)
+            assert_true(found(&f, id, len));
+        assert_int_equal(stats_of(&f).items, count);
+        assert_int_equal(stats_of(&f).evictions, 0);
+        assert_int_equal(stats_of(&f).refusals, 1);
+        stop(&f);
+    }
+}
+
+static void test_refuse_takes_expired_items_for_dead(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, STORE_MIN_MEMORY, STORE_REFUSE);
+    for (unsigned round = 0; round < 3; round++) {
+        uint64_t count = 0;
+        while (put(&f, round * 100000 + count, 500, 100) == STORE_OK)
+            count++;
+        assert_true(count > 3000);
+        f.clock.now_ms += 99;
+        assert_int_equal(put(&f, UINT64_MAX, 500, 100), STORE_NO_MEMORY);
+        f.clock.now_ms++;
+    }
+    assert_int_equal(put(&f, UINT64_MAX, 900000, 100), STORE_OK);
+    stop(&f);
+}
+
+static void test_flush_frees_everything(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, STORE_MIN_MEMORY, STORE_REFUSE);
+    for (unsigned round = 0; round < 3; round++) {
+        uint64_t count = 0;
+        while (put(&f, count, 700, STORE_NEVER) == STORE_OK)
+            count++;
+        store_flush(f.worker);
+        inspect(&f);
+        struct store_stats stats = stats_of(&f);
+        assert_int_equal(stats.items, 0);
+        assert_int_equal(stats.bytes_live, 0);
+        assert_int_equal(stats.bytes_dead, 0);
+        assert_int_equal(stats.bytes_free, f.store->arena_size);
+        assert_false(found(&f, 0, 700));
+        assert_int_equal(put(&f, 1, 900000, STORE_NEVER), STORE_OK);
+        assert_true(found(&f, 1, 900000));
+        store_quiesce(f.worker);
+        store_flush(f.worker);
+    }
+    stop(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_view_outlives_its_item),
+        cmocka_unit_test(test_views_in_the_way),
+        cmocka_unit_test(test_pins_saturate),
+        cmocka_unit_test(test_pins_leave_room_to_write),
+        cmocka_unit_test(test_eviction_takes_the_oldest),
+        cmocka_unit_test(test_eviction_prefers_dead_space),
+        cmocka_unit_test(test_refuse_fills_and_overwrites),
+        cmocka_unit_test(test_refuse_takes_expired_items_for_dead),
+        cmocka_unit_test(test_flush_frees_everything),
+    };
+    return cmocka_run_group_tests_name("store_memory", tests, NULL, NULL);
+}

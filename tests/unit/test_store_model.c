@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The store against a plain model: long random sequences of all operations, with a fake clock, held views
+ * and pins. Threads are in test_store_threads.c.
+ *
+ * With STORE_REFUSE the model knows every answer, STORE_NO_MEMORY included. With STORE_EVICT it asks the
+ * index, before each operation, whether its key was evicted; all else must agree.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/support/store_support.h"
+
+#define KEYS      512U
+#define VIEWS     6U
+#define PINS      4U
+#define KEY_SPACE 8192U
+
+/* What the model knows of a key. Numbers are kept as such, other values by the seed of their bytes. */
+struct entry {
+    bool present;
+    bool number;
+    int64_t integer;
+    uint64_t seed;
+    size_t len;
+    uint64_t expiry;
+    uint64_t version;
+    uint32_t app_flags;
+};
+
+/* A view that must stay as it was. */
+struct kept {
+    struct store_view view;
+    struct entry entry;
+    bool used;
+};
+
+struct model {
+    struct store_clock clock;
+    struct store *store;
+    struct store_worker *worker;
+    bool refuse;
+    uint64_t random;
+    uint64_t largest;
+    struct entry entries[KEYS];
+    struct kept views[VIEWS];
+    struct kept pins[PINS];
+    unsigned view_count;
+    uint8_t *scratch;
+    uint8_t keys[KEY_SPACE];
+    uint64_t stored, refused, evicted;
+};
+
+static uint64_t pick(struct model *m, uint64_t below)
+{
+    return store_random(&m->random) % below;
+}
+
+static struct store_key key_of(struct model *m, unsigned id)
+{
+    /* Lengths from 2 bytes on, with a few long ones; the id at the start tells keys apart. */
+    static uint8_t bytes[KEY_SPACE];
+    size_t len = id % 64 == 63 ? 300 + id * 15U : 2 + id % 40;
+    memcpy(bytes, m->keys, len);
+    bytes[0] = (uint8_t)id;
+    bytes[1] = (uint8_t)(id >> 8);
+    return store_key(m->store, bytes, len);
+}
+
+static size_t text_of(const struct entry *entry, char text[24])
+{
+    return (size_t)snprintf(text, 24, "%lld", (long long)entry->integer);
+}
+
+static size_t entry_len(const struct entry *entry)
+{
+    char text[24];
+    return entry->number ? text_of(entry, text) : entry->len;
+}
+
+static bool bytes_match(const struct entry *entry, const uint8_t *bytes, size_t len)
+{
+    char text[24];
+    if (len != entry_len(entry))
+        return false;
+    return entry->number ? memcmp(bytes, text, text_of(entry, text)) == 0
+                         : store_filled(bytes, len, entry->seed);
+}
+
+static bool live(const struct model *m, const struct entry *entry)
+{
+    return entry->present && (entry->expiry == STORE_NEVER || m->clock.now_ms < entry->expiry);
+}
+
+static uint64_t size_of(struct model *m, unsigned id, size_t len)
+{
+    return (sizeof(struct store_item) + key_of(m, id).len + len + 7) / 8 * 8;
+}
+
+static bool anything_held(const struct model *m)
+{
+    bool held = m->view_count > 0;
+    for (unsigned i = 0; i < PINS; i++)
+        held = held || m->pins[i].used;
+    return held;
+}
+
+/* Would the store have room? Exact if nothing is held. */
+static bool has_room(struct model *m, unsigned id, size_t len)
+{
+    uint64_t sum = size_of(m, id, len);
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (i != id && live(m, &m->entries[i]))
+            sum += size_of(m, i, entry_len(&m->entries[i]));
+    }
+    return sum <= m->store->live_limit;
+}
+
+/* Learns whether the key was evicted; it must not have come back. */
+static struct entry *entry_of(struct model *m, unsigned id, struct store_key *key)
+{
+    struct entry *entry = &m->entries[id];
+    *key = key_of(m, id);
+    bool stored = store_index_find(m->store, key) != NULL;
+    if (!live(m, entry)) {
+        entry->present = false;
+    } else if (!stored) {
+        assert_false(m->refuse);
+        entry->present = false;
+        m->evicted++;
+    }
+    return entry;
+}
+
+static void check_no_memory(struct model *m, unsigned id, size_t len)
+{
+    m->refused++;
+    if (!anything_held(m)) {
+        assert_true(m->refuse);
+        assert_false(has_room(m, id, len));
+    }
+}
+
+static uint64_t pick_ttl(struct model *m)
+{
+    static const uint64_t ttls[] = {1, 2, 50, 1000, 100000, UINT64_MAX - 1, STORE_NEVER, STORE_NEVER};
+    return ttls[pick(m, sizeof(ttls) / sizeof(ttls[0]))];
+}
+
+static uint64_t after(const struct model *m, uint64_t ttl)
+{
+    return ttl > UINT64_MAX - m->clock.now_ms ? STORE_NEVER : m->clock.now_ms + ttl;
+}
+
+static size_t pick_len(struct model *m)
+{
+    uint64_t kind = pick(m, 100);
+    if (kind < 50)
+        return pick(m, 200);
+    if (kind < 85)
+        return pick(m, 9000);
+    if (kind < 98)
+        return pick(m, 150000);
+    return kind == 98 ? pick(m, m->largest + 1) : m->largest - pick(m, 3);
+}
+
+/* ---- operations ---- */
+
+static enum store_result expected_put(const struct entry *entry, const struct store_put_args *args)
+{
+    if (args->condition == STORE_IF_ABSENT && entry->present)
+        return STORE_EXISTS;
+    if ((args->condition == STORE_IF_PRESENT || args->condition == STORE_IF_VERSION) && !entry->present)
+        return STORE_ABSENT;
+    return args->condition == STORE_IF_VERSION && args->version != entry->version ? STORE_EXISTS
+                                                                                  : STORE_OK;
+}
+
+static void do_put(struct model *m, unsigned id)
+{
+    struct store_key key;
+    struct entry *entry = entry_of(m, id, &key);
+    struct entry next = {.present = true, .app_flags = (uint32_t)pick(m, UINT32_MAX)};
+    next.number = pick(m, 4) == 0;
+    next.integer = (int64_t)store_random(&m->random) >> pick(m, 64);
+    next.seed = store_random(&m->random);
+    uint64_t largest = store_max_value(m->store, key.len);
+    m->largest = largest;
+    next.len = pick_len(m);
+    char text[24];
+    size_t len = entry_len(&next);
+    if (next.number)
+        memcpy(m->scratch, text, text_of(&next, text));
+    else
+        store_fill(m->scratch, len, next.seed);
+    struct store_put_args args = {.value = m->scratch, .value_len = len, .app_flags = next.app_flags};
+    args.ttl_ms = pick_ttl(m);
+    args.condition = pick(m, 2) == 0 ? STORE_ALWAYS : (enum store_condition)pick(m, 4);
+    args.version = pick(m, 2) == 0 ? entry->version : 12345;
+    next.expiry = after(m, args.ttl_ms);
+
+    uint64_t version = 0;
+    enum store_result expected = expected_put(entry, &args);
+    enum store_result result = store_put(m->worker, &key, &args, &version);
+    if (expected == STORE_OK && result == STORE_NO_MEMORY) {
+        check_no_memory(m, id, len);
+        return;
+    }
+    assert_int_equal(result, expected);
+    if (result == STORE_EXISTS)
+        assert_int_equal(version, entry->version);
+    if (result != STORE_OK)
+        return;
+    if (m->refuse)
+        assert_true(has_room(m, id, len));
+    assert_int_not_equal(version, 0);
+    assert_int_not_equal(version, entry->version);
+    next.version = version;
+    *entry = next;
+    m->stored++;
+}
+
+static void do_get(struct model *m, unsigned id)
+{
+    struct store_key key;
+    struct entry *entry = entry_of(m, id, &key);
+    struct store_view view;
+    uint64_t ttl = pick_ttl(m);
+    bool touch = pick(m, 4) == 0;
+    enum store_result result = touch ? store_touch(m->worker, &key, ttl, &view)
+                                     : store_get(m->worker, &key, &view);
+    assert_int_equal(result, entry->present ? STORE_OK : STORE_ABSENT);
+    if (result != STORE_OK)
+        return;
+    if (touch)
+        entry->expiry = after(m, ttl);
+    assert_true(bytes_match(entry, view.value, view.value_len));
+    assert_int_equal(view.version, entry->version);
+    assert_int_equal(view.app_flags, entry->app_flags);
+    assert_int_equal(view.ttl_ms,
+                     entry->expiry == STORE_NEVER ? STORE_NEVER : entry->expiry - m->clock.now_ms);
+    m->views[m->view_count % VIEWS] = (struct kept){.view = view, .entry = *entry};
+    m->view_count++;
+    struct kept *pin = &m->pins[pick(m, PINS)];
+    if (pick(m, 20) == 0 && !pin->used && store_pin(m->worker, &view))
+        *pin = (struct kept){.view = view, .entry = *entry, .used = true};
+}
+
+static void do_incr(struct model *m, unsigned id)
+{
+    struct store_key key;
+    struct entry *entry = entry_of(m, id, &key);
+    struct store_incr_args args = {.delta = store_random(&m->random) >> pick(m, 64)};
+    args.negative = pick(m, 2) == 0;
+    args.has_initial = pick(m, 2) == 0;
+    args.initial = (int64_t)store_random(&m->random);
+    args.ttl_ms = pick_ttl(m);
+
+    struct entry next = *entry;
+    enum store_result expected = STORE_OK;
+    if (!entry->present) {
+        next = (struct entry){.present = true, .number = true, .integer = args.initial};
+        next.expiry = after(m, args.ttl_ms);
+        expected = args.has_initial ? STORE_OK : STORE_ABSENT;
+    } else if (!entry->number) {
+        expected = STORE_NOT_A_NUMBER;
+    } else {
+        __int128 sum = args.negative ? (__int128)entry->integer - args.delta
+                                     : (__int128)entry->integer + args.delta;
+        if (sum < INT64_MIN || sum > INT64_MAX)
+            expected = STORE_OVERFLOW;
+        else
+            next.integer = (int64_t)sum;
+    }
+    int64_t number = 0;
+    enum store_result result = store_incr(m->worker, &key, &args, &number);
+    if (expected == STORE_OK && result == STORE_NO_MEMORY) {
+        check_no_memory(m, id, entry_len(&next));
+        return;
+    }
+    /* Random bytes of a short value may be a number by chance. */
+    if (expected == STORE_NOT_A_NUMBER && entry->len <= 2 && result != expected) {
+        assert_int_equal(store_delete(m->worker, &key), STORE_OK);
+        entry->present = false;
+        return;
+    }
+    assert_int_equal(result, expected);
+    if (result != STORE_OK)
+        return;
+    assert_int_equal(number, next.integer);
+    struct store_view view;
+    assert_int_equal(store_get(m->worker, &key, &view), STORE_OK);
+    store_quiesce(m->worker); /* Ends the views kept so far, too. */
+    m->view_count = 0;
+    assert_int_not_equal(view.version, entry->version);
+    next.version = view.version;
+    *entry = next;
+}
+
+static void check_kept(const struct kept *kept)
+{
+    assert_true(bytes_match(&kept->entry, kept->view.value, kept->view.value_len));
+}
+
+static void do_quiesce(struct model *m)
+{
+    for (unsigned i = 0; i < m->view_count && i < VIEWS; i++)
+        check_kept(&m->views[i]);
+    store_quiesce(m->worker);
+    m->view_count = 0;
+}
+
+static void do_unpin(struct model *m, unsigned which)
+{
+    if (m->pins[which].used) {
+        check_kept(&m->pins[which]);
+        store_unpin(m->worker, m->pins[which].view.pin);
+        m->pins[which].used = false;
+    }
+}
+
+static void do_small_things(struct model *m, unsigned id)
+{
+    struct store_key key;
+    struct entry *entry = entry_of(m, id, &key);
+    switch (pick(m, 8)) {
+    case 0:
+    case 1:
+        assert_int_equal(store_delete(m->worker, &key), entry->present ? STORE_OK : STORE_ABSENT);
+        entry->present = false;
+        break;
+    case 2: {
+        uint64_t ttl = pick_ttl(m);
+        assert_int_equal(store_expire(m->worker, &key, ttl), entry->present ? STORE_OK : STORE_ABSENT);
+        entry->expiry = after(m, ttl);
+        break;
+    }
+    case 3:
+        m->clock.now_ms += pick(m, 100) == 0 ? pick(m, 100000) : pick(m, 60);
+        break;
+    case 4:
+        store_tick(m->worker);
+        break;
+    case 5:
+        if (pick(m, 300) == 0) {
+            store_flush(m->worker);
+            memset(m->entries, 0, sizeof(m->entries));
+        }
+        break;
+    default:
+        do_unpin(m, (unsigned)pick(m, PINS));
+        break;
+    }
+}
+
+static void inspect(struct model *m)
+{
+    const char *wrong = store_inspect(m->store);
+    if (wrong != NULL)
+        fail_msg("%s", wrong);
+}
+
+static void run_model(enum store_eviction eviction, size_t memory, uint64_t seed, unsigned steps)
+{
+    struct model *m = calloc(1, sizeof(*m));
+    assert_non_null(m);
+    m->random = seed;
+    m->clock.now_ms = 5;
+    m->refuse = eviction == STORE_REFUSE;
+    struct store_config config = {.memory_bytes = memory,
+                                  .eviction = eviction,
+                                  .max_workers = 1,
+                                  .now_ms = store_clock_now,
+                                  .now_context = &m->clock};
+    assert_int_equal(store_create(&config, &m->store), 0);
+    assert_int_equal(store_worker_attach(m->store, &m->worker), 0);
+    m->scratch = malloc(store_max_value(m->store, 1));
+    assert_non_null(m->scratch);
+    store_fill(m->keys, sizeof(m->keys), seed);
+
+    for (unsigned step = 0; step < steps; step++) {
+        unsigned id = (unsigned)(pick(m, 3) == 0 ? pick(m, KEYS) : pick(m, KEYS / 8));
+        uint64_t kind = pick(m, 10);
+        if (kind < 4)
+            do_put(m, id);
+        else if (kind < 6)
+            do_get(m, id);
+        else if (kind < 7)
+            do_incr(m, id);
+        else
+            do_small_things(m, id);
+        if (pick(m, 8) == 0)
+            do_quiesce(m);
+        if (step % 512 == 0)
+            inspect(m);
+    }
+    for (unsigned i = 0; i < PINS; i++)
+        do_unpin(m, i);
+    do_quiesce(m);
+    inspect(m);
+    struct store_key key;
+    uint64_t present = 0;
+    for (unsigned id = 0; id < KEYS; id++) {
+        present += entry_of(m, id, &key)->present;
+        do_get(m, id);
+    }
+    for (unsigned i = 0; i < PINS; i++)
+        do_unpin(m, i);
+    do_quiesce(m);
+    /* Proof that the run was under pressure, and that not everything was refused. */
+    assert_true(m->stored > steps / 20 && present > 0);
+    assert_true(m->refuse ? m->refused > 0 : m->evicted > 0);
+    store_worker_detach(m->worker);
+    store_destroy(m->store);
+    free(m->scratch);
+    free(m);
+}
+
+static void test_model_evict(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 6 * store_test_scale(); i++)
+        run_model(STORE_EVICT, STORE_MIN_MEMORY + i % 3 * 700001, 100 + i, 12000);
+}
+
+static void test_model_refuse(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 6 * store_test_scale(); i++)
+        run_model(STORE_REFUSE, STORE_MIN_MEMORY + i % 3 * 700001, 200 + i, 12000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_model_evict),
+        cmocka_unit_test(test_model_refuse),
+    };
+    return cmocka_run_group_tests_name("store_model", tests, NULL, NULL);
+}
