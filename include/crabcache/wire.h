@@ -1312,7 +1312,7 @@ static inline size_t crab_req_ping_encode(const struct crab_req_ping *m, uint8_t
 /** @cond: parts of the codec of PUT */
 static inline uint32_t crab_req_put_fields(uint8_t flags)
 {
-    return 0U + ((flags & CRAB_PUT_TTL) != 0 ? 8U : 0U) + ((flags & CRAB_PUT_APP_FLAGS) != 0 ? 4U : 0U) + ((flags & CRAB_PUT_IF_VERSION) != 0 ? 8U : 0U);
+    return 0U + ((flags & CRAB_PUT_TTL) != 0 ? 8U : 0U) + ((flags & CRAB_PUT_APP_FLAGS) != 0 ? 4U : 0U) + ((flags & CRAB_PUT_IF_VERSION_MASK) == CRAB_PUT_IF_VERSION ? 8U : 0U);
 }
 
 static inline bool crab_req_put_conflict(uint8_t flags)
@@ -1324,7 +1324,7 @@ static inline bool crab_req_put_conflict(uint8_t flags)
 static inline bool crab_req_put_bad_field(const struct crab_req_put *m)
 {
     return ((m->flags & CRAB_PUT_TTL) != 0 && !((m->ttl_ms != 0 && m->ttl_ms <= UINT64_C(0x1fffffffffffff)) || m->ttl_ms == UINT64_C(0xffffffffffffffff))) ||
-           ((m->flags & CRAB_PUT_IF_VERSION) != 0 && !(m->version != 0));
+           ((m->flags & CRAB_PUT_IF_VERSION_MASK) == CRAB_PUT_IF_VERSION && !(m->version != 0));
 }
 /** @endcond */
 
@@ -1365,7 +1365,7 @@ static inline enum crab_decode crab_req_put_decode(const uint8_t *buf, size_t le
         p += 4;
     }
     m->version = 0;
-    if ((flags & CRAB_PUT_IF_VERSION) != 0) {
+    if ((flags & CRAB_PUT_IF_VERSION_MASK) == CRAB_PUT_IF_VERSION) {
         m->version = crab_load_u64(p);
     }
     if (crab_req_put_bad_field(m))
@@ -1408,7 +1408,7 @@ static inline size_t crab_req_put_encode_head(const struct crab_req_put *m, uint
         crab_store_u32(p, m->app_flags);
         p += 4;
     }
-    if ((flags & CRAB_PUT_IF_VERSION) != 0) {
+    if ((flags & CRAB_PUT_IF_VERSION_MASK) == CRAB_PUT_IF_VERSION) {
         crab_store_u64(p, m->version);
         p += 8;
     }

@@ -110,7 +110,7 @@ def answers(spec: Spec) -> list[Message]:
 def flag_test(message: Message, flag: Flag, flags: str) -> str:
     """The C condition that a flag is set; flags of several bits are compared under their mask."""
     name = flag_name(message, flag.name)
-    if flag.mask == flag.value:
+    if flag.mask.bit_count() == 1:
         return f"({flags} & {name}) != 0"
     return f"({flags} & {name}_MASK) == {name}"
 
