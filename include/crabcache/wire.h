@@ -2157,7 +2157,7 @@ static inline uint32_t crab_req_incr_fields(uint8_t flags)
 
 static inline bool crab_req_incr_conflict(uint8_t flags)
 {
-    return ((flags & CRAB_INCR_TTL) != 0 && (flags & CRAB_INCR_INITIAL) == 0);
+    return ((flags & CRAB_INCR_TTL) != 0 && !((flags & CRAB_INCR_INITIAL) != 0));
 }
 
 static inline bool crab_req_incr_bad_field(const struct crab_req_incr *m)
@@ -2276,7 +2276,7 @@ static inline uint32_t crab_req_decr_fields(uint8_t flags)
 
 static inline bool crab_req_decr_conflict(uint8_t flags)
 {
-    return ((flags & CRAB_DECR_TTL) != 0 && (flags & CRAB_DECR_INITIAL) == 0);
+    return ((flags & CRAB_DECR_TTL) != 0 && !((flags & CRAB_DECR_INITIAL) != 0));
 }
 
 static inline bool crab_req_decr_bad_field(const struct crab_req_decr *m)

@@ -313,8 +313,8 @@ def contradiction(message: Message, flags: str) -> str:
     tests = []
     for need in message.requires:
         has = flag_test(message, message.flag(need.flag), flags)
-        lacks = flag_test(message, message.flag(need.needs), flags).replace("!= 0", "== 0").replace(" == CRAB", " != CRAB")
-        tests.append(f"({has} && {lacks})")
+        needed = flag_test(message, message.flag(need.needs), flags)
+        tests.append(f"({has} && !({needed}))")
     return " || ".join(tests)
 
 

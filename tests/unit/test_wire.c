@@ -274,6 +274,9 @@ static void sizes_at_the_limits(void **state)
     assert_int_equal(put_size(1, UINT32_MAX - 1, 0), (size_t)8 + UINT32_MAX);
     assert_int_equal(put_size(1, UINT32_MAX, 0), 0);
     assert_int_equal(put_size(1, SIZE_MAX, 0), 0);
+    assert_int_equal(put_size(1, 0, CRAB_PUT_IF_ABSENT), 9);
+    assert_int_equal(put_size(1, 0, CRAB_PUT_IF_PRESENT), 9);
+    assert_int_equal(put_size(1, 0, CRAB_PUT_IF_VERSION), 17);
     assert_int_equal(put_size(1, SIZE_MAX - 7, CRAB_PUT_TTL), 0);
 
     struct crab_req_auth auth = {.key = crab_slice_of(noise, CRAB_MAX_USER)};
