@@ -236,7 +236,9 @@ deps-test: ## What building, running and testing need
 
 # ---- generated files --------------------------------------------------------------------------------------------
 
-.PHONY: gen check-gen
+.PHONY: gen lock check-gen
+lock: ## make gen, and release what is new in the specification: it never changes again
+	@$(PYTHON) spec/generate.py --lock
 gen: ## Write again everything that is generated from spec/crabcache.toml
 	@$(PYTHON) spec/generate.py
 check-gen: ## Fail if a generated file is not what the specification gives
