@@ -86,14 +86,16 @@ ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(REPLAY_SRC) $(UNIT_SRC) $(S
                $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
 
 obj       = $(addprefix $(B)/obj/,$(addsuffix .o,$(1)))
-not_main  = $(filter-out %/main.c,$(1))
+MAINS    := $(wildcard server/main.c client/cli/main.c client/replay/main.c)
+not_main  = $(filter-out $(MAINS),$(1))
+program   = $(if $(filter $(1)/main.c,$(MAINS)),$(B)/$(2))
 
 SONAME   := libcrabcache.so.$(VERSION_MAJOR)
 LIB_A    := $(if $(LIB_SRC),$(B)/libcrabcache.a)
 LIB_SO   := $(if $(LIB_SRC),$(B)/libcrabcache.so.$(VERSION))
-SERVER   := $(if $(wildcard server/main.c),$(B)/crabcache-server)
-CLI      := $(if $(CLI_SRC),$(B)/crabcache-cli)
-REPLAY   := $(if $(REPLAY_SRC),$(B)/crabcache-replay)
+SERVER   := $(call program,server,crabcache-server)
+CLI      := $(call program,client/cli,crabcache-cli)
+REPLAY   := $(call program,client/replay,crabcache-replay)
 PROGRAMS := $(SERVER) $(CLI) $(REPLAY)
 LIBS     := $(LIB_A) $(if $(LIB_SO),$(B)/$(SONAME) $(B)/libcrabcache.so)
 
