@@ -164,7 +164,10 @@ void store_prefetch_item(const struct store *store, uint64_t hash);
 enum store_result store_get(struct store_worker *worker, const struct store_key *key,
                             struct store_view *view);
 
-/** @brief As store_get(), giving the item a new time to live in the same step. @param ttl_ms >= 1 or STORE_NEVER. */
+/**
+ * @brief As store_get(), giving the item a new time to live in the same step. The version stays.
+ * @param ttl_ms  >= 1 or STORE_NEVER.
+ */
 enum store_result store_touch(struct store_worker *worker, const struct store_key *key,
                               uint64_t ttl_ms, struct store_view *view);
 

@@ -188,7 +188,10 @@ void store_index_clear(struct store *store);
 /** @brief Make the whole arena one gap; nothing may be stored or pinned. */
 void store_arena_init(struct store *store);
 
-/** @brief Let the gap have at least `size` bytes. Items may move or, with STORE_EVICT, go. @return false: impossible. */
+/**
+ * @brief Let the gap have at least `size` bytes. Items may move or, with STORE_EVICT, go.
+ * @return false if that is impossible: nothing was lost, though items may have moved.
+ */
 bool store_arena_make_room(struct store *store, uint64_t size);
 
 /** @brief Cut a live tile of `size` bytes from the gap, which has room for it. @return its offset. */

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The store, operation by operation: what each answers, and its edges. A fake clock makes times exact.
- * Random sequences against a model, and threads, are in test_store_model.c.
+ * Its making is in test_store_create.c, views and pressure in test_store_memory.c, long random sequences in
+ * test_store_model.c, threads in test_store_threads.c.
  */
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -88,116 +85,6 @@ static struct store_stats stats_of(struct fixture *f)
     struct store_stats stats;
     store_stats(f->store, &stats);
     return stats;
-}
-
-/* ---- making ---- */
-
-static void test_create_checks_its_configuration(void **state)
-{
-    (void)state;
-    struct store *store = NULL;
-    struct store_config good = {.memory_bytes = STORE_MIN_MEMORY, .max_workers = 1024};
-    struct store_config bad = good;
-    bad.memory_bytes--;
-    assert_int_equal(store_create(&bad, &store), EINVAL);
-    bad = good;
-    bad.max_workers = 0;
-    assert_int_equal(store_create(&bad, &store), EINVAL);
-    bad.max_workers = 1025;
-    assert_int_equal(store_create(&bad, &store), EINVAL);
-    bad = good;
-    bad.eviction = (enum store_eviction)2;
-    assert_int_equal(store_create(&bad, &store), EINVAL);
-    bad = good;
-    bad.memory_bytes = SIZE_MAX;
-    assert_int_equal(store_create(&bad, &store), ENOMEM);
-    bad.memory_bytes = (size_t)1 << 60;
-    assert_int_equal(store_create(&bad, &store), ENOMEM);
-    assert_null(store);
-    assert_int_equal(store_create(&good, &store), 0);
-    assert_true(store_max_value(store, STORE_MAX_KEY) > 512 << 10);
-    store_destroy(store);
-    store_destroy(NULL);
-    store_worker_detach(NULL);
-}
-
-static void test_create_without_memory(void **state)
-{
-    (void)state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    skip(); /* The sanitizers' own address space exceeds any limit. */
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-    skip();
-#endif
-#endif
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        struct rlimit limit = {64U << 20, 64U << 20};
-        struct store *store = NULL;
-        struct store_config config = {.memory_bytes = 128U << 20, .max_workers = 1};
-        if (setrlimit(RLIMIT_AS, &limit) != 0)
-            _exit(2);
-        _exit(store_create(&config, &store) == ENOMEM && store == NULL ? 0 : 1);
-    }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-}
-
-static void test_memory_is_within_the_limit(void **state)
-{
-    (void)state;
-    for (size_t memory = STORE_MIN_MEMORY; memory <= (size_t)8 << 30; memory += memory / 3 + 12345) {
-        struct store *store = NULL;
-        struct store_config config = {.memory_bytes = memory, .max_workers = 64};
-        assert_int_equal(store_create(&config, &store), 0);
-        assert_true(store->mapped <= memory);
-        assert_true(store->mapped >= memory - memory / 16);
-        if (memory >= (size_t)1 << 30)
-            assert_true(store_max_value(store, STORE_MAX_KEY) >= 64U << 20);
-        store_destroy(store);
-    }
-}
-
-static long resident_kib(void)
-{
-    long pages = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    assert_non_null(file);
-    assert_int_equal(fscanf(file, "%ld %ld", &pages, &resident), 2);
-    fclose(file);
-    return resident * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-static void test_untouched_memory_is_not_resident(void **state)
-{
-    (void)state;
-    struct fixture f;
-    long before = resident_kib();
-    start(&f, (size_t)1 << 30, STORE_EVICT);
-    assert_int_equal(put(&f, "k", "v"), STORE_OK);
-    assert_true(resident_kib() - before < 16 << 10);
-    store_worker_detach(f.worker);
-    store_destroy(f.store);
-}
-
-static void test_workers_attach_up_to_the_maximum(void **state)
-{
-    (void)state;
-    struct fixture f;
-    struct store_worker *more[4] = {NULL};
-    start(&f, STORE_MIN_MEMORY, STORE_EVICT);
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(store_worker_attach(f.store, &more[i]), 0);
-    assert_int_equal(store_worker_attach(f.store, &more[3]), EBUSY);
-    assert_null(more[3]);
-    store_worker_detach(more[1]);
-    assert_int_equal(store_worker_attach(f.store, &more[1]), 0);
-    for (int i = 0; i < 3; i++)
-        store_worker_detach(more[i]);
-    stop(&f);
 }
 
 /* ---- put, get, delete ---- */
@@ -298,6 +185,37 @@ static void test_key_lengths(void **state)
         assert_int_equal(view.value_len, sizeof(lengths[i]));
         assert_memory_equal(view.value, &lengths[i], sizeof(lengths[i]));
     }
+    stop(&f);
+}
+
+/* Keys of one hash, as an attacker would like them: the bytes must decide. */
+static void test_keys_of_one_hash(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"a", "ab", "abc", "b", "ba", "abd"};
+    const size_t count = sizeof(texts) / sizeof(texts[0]);
+    struct fixture f;
+    start(&f, STORE_MIN_MEMORY, STORE_REFUSE);
+    for (size_t put_count = 0; put_count <= count; put_count++) {
+        for (size_t i = 0; i < count; i++) {
+            struct store_key key = key_of(&f, texts[i]);
+            struct store_view view;
+            key.hash = 12345; /* The store believes its caller. */
+            enum store_result found = store_get(f.worker, &key, &view);
+            assert_int_equal(found, i >= count - put_count ? STORE_OK : STORE_ABSENT);
+            if (found == STORE_OK)
+                assert_memory_equal(view.value, texts[i], strlen(texts[i]));
+        }
+        if (put_count < count) { /* Longer ones first: they begin with what comes later. */
+            const char *text = texts[count - put_count - 1];
+            struct store_key key = key_of(&f, text);
+            struct store_put_args args = {
+                .value = (const uint8_t *)text, .value_len = strlen(text), .ttl_ms = STORE_NEVER};
+            key.hash = 12345;
+            assert_int_equal(store_put(f.worker, &key, &args, NULL), STORE_OK);
+        }
+    }
+    store_flush(f.worker); /* What has a wrong hash must not move. */
     stop(&f);
 }
 
@@ -527,14 +445,10 @@ static void test_incr_keeps_expiry_and_flags_and_creates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create_checks_its_configuration),
-        cmocka_unit_test(test_create_without_memory),
-        cmocka_unit_test(test_memory_is_within_the_limit),
-        cmocka_unit_test(test_untouched_memory_is_not_resident),
-        cmocka_unit_test(test_workers_attach_up_to_the_maximum),
         cmocka_unit_test(test_put_get_delete),
         cmocka_unit_test(test_conditions_and_versions),
         cmocka_unit_test(test_key_lengths),
+        cmocka_unit_test(test_keys_of_one_hash),
         cmocka_unit_test(test_largest_value),
         cmocka_unit_test(test_ttl_is_exact),
         cmocka_unit_test(test_an_expired_item_is_absent_to_every_operation),
