@@ -5,6 +5,7 @@
 #ifndef CRABCACHE_REPLAY_KEYS_H
 #define CRABCACHE_REPLAY_KEYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,7 +16,8 @@
 struct key_entry {
     uint64_t hash;   /**< value_hash() of the key; 0: the place is free. */
     uint64_t length; /**< Of the last value that was put, or #KEYS_NEVER_PUT. */
-    uint32_t owner;  /**< The slot whose request is on its way, or #KEYS_NO_OWNER. */
+    uint32_t owner;  /**< The slot whose request may put the key, or #KEYS_NO_OWNER. */
+    bool stored;     /**< The last that was heard of the key: it was put or found, not missed. */
 };
 
 /** @brief All keys of a worker.  All zeros is the empty table. */

@@ -2,11 +2,13 @@
 /*
  * Cache-aside through a pipeline, with the exact meaning of one request after the other for each key.
  *
- * Each request of the stream takes a slot of the window: GET, and after a miss PUT of the key's value.  A key has at
- * most one request on its way.  A request for a key that is on its way waits in a list behind that key's owner, and
- * starts when the owner is resolved; so it finds what the owner put, and a miss is never counted twice.  Other keys
- * go on meanwhile.  Hence with enough memory in the server the number of misses is the number of different keys, at any
- * depth; and with any number of workers, because each key always goes to the same one.
+ * Each request of the stream takes a slot of the window: GET, and after a miss PUT of the key's value.  A request for a
+ * key that is not known to be stored owns the key until it is resolved, since it may have to put.  A further request
+ * for an owned key waits in a list behind the owner; so it finds what the owner put, and a miss is never counted
+ * twice.  Requests for keys that are known to be stored, and other keys, go on meanwhile: waiting for the hottest key
+ * would drain the pipeline.  If such a request misses, the item was evicted: it becomes the owner, or gets again behind
+ * the one that already puts.  Hence with enough memory in the server the number of misses is the number of different
+ * keys, at any depth; and with any number of workers, because each key always goes to the same one.
  *
  * Slots are in one of four places: the free list; the list of a key's waiters; the ready list (the next request of the
  * slot is to be queued); the flying ring (queued or sent, in the order in which replies will come).
@@ -74,17 +76,43 @@ static void make_ready(struct worker *worker, uint32_t index)
     worker->ready_last = index;
 }
 
-/* A slot's request is resolved: the next waiter owns the key, the slot is free. */
+/* Wait until the owner of the key is resolved. */
+static void wait_for_owner(struct worker *worker, uint32_t index, const struct key_entry *entry)
+{
+    struct slot *owner = &worker->slots[entry->owner];
+    worker->slots[index].next = NO_SLOT;
+    if (owner->wait_first == NO_SLOT)
+        owner->wait_first = index;
+    else
+        worker->slots[owner->wait_last].next = index;
+    owner->wait_last = index;
+}
+
+/* The owner of a key is resolved: if the key is stored all waiters may start, otherwise the first of them owns it. */
+static void give_up_key(struct worker *worker, struct slot *owner, struct key_entry *entry)
+{
+    uint32_t heir = owner->wait_first;
+    entry->owner = entry->stored || heir == NO_SLOT ? KEYS_NO_OWNER : heir;
+    if (entry->owner != KEYS_NO_OWNER) {
+        worker->slots[heir].wait_first = worker->slots[heir].next;
+        worker->slots[heir].wait_last = owner->wait_last;
+        make_ready(worker, heir);
+    } else {
+        while (heir != NO_SLOT) {
+            uint32_t next = worker->slots[heir].next;
+            make_ready(worker, heir);
+            heir = next;
+        }
+    }
+    owner->wait_first = owner->wait_last = NO_SLOT;
+}
+
+/* A slot's request is resolved: the slot is free, and its key if it owned it. */
 static void release(struct worker *worker, uint32_t index, struct key_entry *entry)
 {
     struct slot *slot = &worker->slots[index];
-    uint32_t heir = slot->wait_first;
-    entry->owner = heir == NO_SLOT ? KEYS_NO_OWNER : heir;
-    if (heir != NO_SLOT) {
-        worker->slots[heir].wait_first = worker->slots[heir].next;
-        worker->slots[heir].wait_last = slot->wait_last;
-        make_ready(worker, heir);
-    }
+    if (entry->owner == index)
+        give_up_key(worker, slot, entry);
     slot->next = worker->free_slots;
     worker->free_slots = index;
     worker->used--;
@@ -119,17 +147,13 @@ static int admit(struct worker *worker, const struct batch *batch, const struct 
     slot->value_bytes = request->value_bytes;
     slot->phase = PHASE_GET;
     slot->next = slot->wait_first = slot->wait_last = NO_SLOT;
-    if (entry->owner == KEYS_NO_OWNER) {
-        entry->owner = index;
-        make_ready(worker, index);
+    if (entry->owner != KEYS_NO_OWNER) {
+        wait_for_owner(worker, index, entry);
         return 0;
     }
-    struct slot *owner = &worker->slots[entry->owner];
-    if (owner->wait_first == NO_SLOT)
-        owner->wait_first = index;
-    else
-        worker->slots[owner->wait_last].next = index;
-    owner->wait_last = index;
+    if (!entry->stored)
+        entry->owner = index;
+    make_ready(worker, index);
     return 0;
 }
 
@@ -226,9 +250,16 @@ static void got_reply(struct worker *worker, uint32_t index, struct key_entry *e
     switch (result->status) {
     case CRAB_OK:
         worker->tally.hits++;
+        entry->stored = true;
         verify(worker, slot, entry, result->value);
         break;
     case CRAB_MISS:
+        entry->stored = false;
+        if (entry->owner != KEYS_NO_OWNER && entry->owner != index) {
+            wait_for_owner(worker, index, entry); /* it puts what this request will then find */
+            return;
+        }
+        entry->owner = index;
         worker->tally.misses++;
         slot->phase = PHASE_PUT;
         make_ready(worker, index);
@@ -248,6 +279,7 @@ static void put_reply(struct worker *worker, uint32_t index, struct key_entry *e
         worker->tally.puts++;
         worker->tally.put_bytes += slot->value_bytes;
         entry->length = slot->value_bytes;
+        entry->stored = true;
     } else if (result->error == CRAB_ERR_OUT_OF_MEMORY) {
         worker->tally.refused_memory++;
     } else if (result->error == CRAB_ERR_VALUE_TOO_LARGE) {
