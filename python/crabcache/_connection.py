@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from ctypes import byref
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NamedTuple, NoReturn, Optional, TypeVar
 
 from . import errors
 from ._library import NO_TIMEOUT, ConnOptions, Failure, Result, ServerInfoStruct, Status, library
@@ -25,6 +25,8 @@ from ._requests import Future
 
 #: A request up to this size fits into an empty send buffer, so that its answer cannot have been read while it was sent.
 SMALL = 4096
+
+T = TypeVar("T")
 
 _OK = int(Status.OK)
 _FULL = int(Status.E_FULL)
@@ -172,7 +174,7 @@ class Connection:
 
     # ---- one request
 
-    def call(self, request: Future[Any]) -> Any:
+    def call(self, request: Future[T]) -> T:
         """Send one request and return its answer."""
         pointer, result = self._pointer, self._result
         self.busy = True
@@ -190,17 +192,17 @@ class Connection:
             error = self._refusal()
             self.busy = False
             raise error
-        answer = request._convert(result, request._default)
+        answer: T = request._convert(result, request._default)
         self.busy = False
         return answer
 
     def _wait(self, size: int) -> None:
         """In the main thread, wait for the answer to a small request where a signal can interrupt the wait.
 
-        The library waits without looking at Python's signals.  So the request is sent, and the socket is watched from here
-        until there is something to read; only then the library is asked for the answer, which rarely has to wait for
-        the rest of it.  With larger requests the library may already have read the answer while it sent, and there would
-        be nothing to wait for: they wait in the library, as other threads do.
+        The library waits without looking at Python's signals.  So the request is sent, and the socket is watched from
+        here until there is something to read; only then the library is asked for the answer, which rarely has to wait
+        for the rest of it.  With larger requests the library may already have read the answer while it sent, and there
+        would be nothing to wait for: they wait in the library, as other threads do.
         """
         if size > SMALL or threading.get_ident() != threading.main_thread().ident:
             return
@@ -215,7 +217,7 @@ class Connection:
         """The error that stands in the result."""
         result = self._result
         if result.status == _UNKNOWN_REPLY:
-            return errors.UnknownReplyError(f"the server answered with {result.reply:#04x}, which this version does not know")
+            return errors.UnknownReplyError(f"this version does not know the server's reply {result.reply:#04x}")
         text = ctypes.string_at(result.value_data, result.value_len)
         return errors.error_for(result.error, text, result.tag or None)
 
@@ -256,7 +258,7 @@ class Connection:
 
 
 class _Run:
-    """The state of one execute(): the first `_answered` of `_waiting` have their answers, the others may be on their way."""
+    """The state of one execute(): the first `_answered` of `_waiting` have answers, others may be on the way."""
 
     def __init__(self, connection: Connection, requests: Sequence[Future[Any]]) -> None:
         self._connection = connection

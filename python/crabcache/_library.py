@@ -2,8 +2,8 @@
 """libcrabcache as Python sees it: finding it, its structures, and the type of every function.
 
 This is the only module that knows how C lays out memory.  The structures and functions below mirror
-include/crabcache/{status,conn,pipeline}.h by hand; tests/system/test_python_library.py compares every size, offset, number
-and list of parameters with what the C compiler says of those headers.
+include/crabcache/{status,conn,pipeline}.h by hand; tests/system/test_python_library.py compares every size, offset,
+number and list of parameters with what the C compiler says of those headers.
 """
 from __future__ import annotations
 
@@ -24,8 +24,18 @@ LIBRARY_MAJOR = 0
 LIBRARY_MINOR = 1
 SONAME = f"libcrabcache.so.{LIBRARY_MAJOR}"
 
-NO_TIMEOUT = 0xFFFFFFFF
+# The macros of the headers that this package uses: CRAB_ and the name.
+DEFAULT_PORT = 2722
 FAILURE_TEXT = 640
+MAX_CLIENT_NAME = 255
+MAX_IN_FLIGHT = 65536
+MAX_KEY = 65535
+MAX_SECRET = 1024
+MAX_SECTION = 64
+MAX_USER = 255
+NO_TIMEOUT = 0xFFFFFFFF
+TTL_MAX_MS = (1 << 53) - 1
+TTL_NEVER = (1 << 64) - 1
 
 
 class LibraryError(PermanentError, ImportError):

@@ -2,8 +2,8 @@
 """Requests from Python's arguments, and Python's answers from the library's results.
 
 Each operation is written once, here: a function that checks its arguments and gives a Future, which names the
-library's queue call, holds its arguments, and knows how to read the result.  Client sends one and waits for it; Pipeline
-collects many.  Nothing here touches a connection.
+library's queue call, holds its arguments, and knows how to read the result.  Client sends one and waits for it;
+Pipeline collects many.  Nothing here touches a connection.
 """
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Generic, NamedTuple, Optional, TypeVar, Union, cast
 
+from ._library import MAX_KEY, MAX_SECRET, MAX_SECTION, MAX_USER, TTL_MAX_MS, TTL_NEVER
 from ._library import Condition, IncrOptions, PutOptions, Result, Status
 from .errors import CrabError, InvalidArgument
-from .wire import MAX_KEY, MAX_SECRET, MAX_SECTION, MAX_USER, TTL_MAX_MS, TTL_NEVER
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from _typeshed import ReadableBuffer
 
-    Key = Union[str, bytes, bytearray, memoryview]
-    Value = Union[str, Buffer]
+    Value = Union[str, ReadableBuffer]
 else:
-    Key = Union[str, bytes, bytearray, memoryview]
-    Value = Union[str, bytes, bytearray, memoryview]
+    Value = Any
 
+Key = Union[str, bytes, bytearray, memoryview]
 TTL = Union[int, float, timedelta]
 T = TypeVar("T")
 D = TypeVar("D")
@@ -87,7 +86,8 @@ class Item(NamedTuple):
 class Future(Generic[T]):
     """A request and, once its pipeline was executed, its answer."""
 
-    __slots__ = ("_queue", "_arguments", "_convert", "_default", "_write", "_size", "_keep", "_done", "_value", "_error")
+    __slots__ = ("_queue", "_arguments", "_convert", "_default", "_write", "_size", "_keep", "_done", "_value",
+                 "_error")
 
     def __init__(self, queue: str, arguments: tuple[Any, ...], convert: Callable[[Result, Any], Any], *,
                  default: Any = None, write: bool = False, size: int = 0, keep: Any = None) -> None:
@@ -194,7 +194,7 @@ def ttl_ms(ttl: TTL) -> int:
     if not positive:
         raise InvalidArgument(f"a time to live is more than 0 seconds, not {ttl}")
     if milliseconds > TTL_MAX_MS:
-        raise InvalidArgument(f"a time to live is at most {TTL_MAX_MS // 1000:,} seconds, not {ttl}; None means for ever")
+        raise InvalidArgument(f"a time to live is at most {TTL_MAX_MS // 1000:,} seconds, not {ttl}; or None: for ever")
     return max(1, milliseconds)
 
 
@@ -353,7 +353,8 @@ def delete(key: Key) -> Future[bool]:
 
 def touch(key: Key, ttl: Optional[TTL]) -> Future[bool]:
     data = key_bytes(key)
-    return Future("crab_conn_queue_expire", (data, len(data), ttl_or_never(ttl)), _read_found, write=True, size=len(data))
+    return Future("crab_conn_queue_expire", (data, len(data), ttl_or_never(ttl)), _read_found, write=True,
+                  size=len(data))
 
 
 def count(up: bool, key: Key, delta: int, initial: Optional[int], ttl: Optional[TTL]) -> Future[Optional[int]]:

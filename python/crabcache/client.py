@@ -13,12 +13,11 @@ from typing import Any, Callable, Optional, TypeVar, Union, overload
 
 from . import _requests
 from ._connection import Connection, ServerInfo, Settings, forks, secret as hidden
-from ._library import NO_TIMEOUT
+from ._library import DEFAULT_PORT, MAX_CLIENT_NAME, MAX_IN_FLIGHT, MAX_USER, NO_TIMEOUT
 from ._requests import KEEP, TTL, Future, Item, Keep, Key, PutResult, Value
 from ._version import __version__
 from .errors import ConnectionBroken, CrabError, InvalidArgument, PermanentError
 from .pipeline import MAX_BYTES, MAX_REQUESTS, Pipeline
-from .wire import DEFAULT_PORT, MAX_CLIENT_NAME, MAX_IN_FLIGHT, MAX_USER
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -52,9 +51,9 @@ class Client:
     ConnectionRefused, ConnectionClosed ....  `except RetryError` catches those after which the same request may
     be sent again, `except UnknownOutcomeError` those after which nobody knows whether a write was executed.
 
-    Threads share a client; a lock lets one call through at a time.  A child process gets ForkedError.  After a time-out,
-    a broken connection or KeyboardInterrupt the connection is closed, never used again, and the next call opens a new
-    one (or fails, with `reconnect=False`); no request is sent twice by itself.
+    Threads share a client; a lock lets one call through at a time.  A child process gets ForkedError.  After a
+    time-out, a broken connection or KeyboardInterrupt the connection is closed, never used again, and the next call
+    opens a new one (or fails, with `reconnect=False`); no request is sent twice by itself.
     """
 
     def __init__(
@@ -74,8 +73,8 @@ class Client:
 
         :param host: name or numeric address
         :param port: TCP port
-        :param timeout: seconds that a call may take to connect, and to get an answer; None waits without end.  An answer
-            that begins in time may take as long again to arrive whole.
+        :param timeout: seconds that a call may take to connect, and to get an answer; None waits without end.  An
+            answer that begins in time may take as long again to arrive whole.
         :param user: with a name, the client authenticates
         :param secret: the secret of `user`
         :param client_name: shown in the server's logs
@@ -164,8 +163,7 @@ class Client:
         return self._connection
 
     def _call(self, request: Future[T]) -> T:
-        answer: T = self._use(lambda connection: connection.call(request))
-        return answer
+        return self._use(lambda connection: connection.call(request))
 
     def _execute(self, requests: list[Future[Any]]) -> None:
         def execute(connection: Connection) -> None:
@@ -288,7 +286,8 @@ class Client:
 
     expire = touch
 
-    def incr(self, key: Key, delta: int = 1, *, initial: Optional[int] = None, ttl: Optional[TTL] = None) -> Optional[int]:
+    def incr(self, key: Key, delta: int = 1, *, initial: Optional[int] = None,
+             ttl: Optional[TTL] = None) -> Optional[int]:
         """Add to the number stored under a key, and return the sum; None if the key is absent.
 
         With `initial` an absent key gets that number (the delta is not added), with `ttl` to live.  Numbers are 64 bits
@@ -301,7 +300,8 @@ class Client:
         """
         return self._call(_requests.count(True, key, delta, initial, ttl))
 
-    def decr(self, key: Key, delta: int = 1, *, initial: Optional[int] = None, ttl: Optional[TTL] = None) -> Optional[int]:
+    def decr(self, key: Key, delta: int = 1, *, initial: Optional[int] = None,
+             ttl: Optional[TTL] = None) -> Optional[int]:
         """As incr(), but subtract."""
         return self._call(_requests.count(False, key, delta, initial, ttl))
 
@@ -325,9 +325,9 @@ class Client:
 
     def auth(self, user: str, secret: Union[str, bytes]) -> None:
         """Authenticate; later connections of this client do it by themselves.  Raises AuthFailedError."""
-        name, hidden_secret = _requests.c_string(user, 1, MAX_USER, "a user's name"), hidden(_requests.secret_bytes(secret))
+        name = _requests.c_string(user, 1, MAX_USER, "a user's name")
         self._call(_requests.auth(user, secret))
-        self._settings = self._settings.with_user(name, hidden_secret)
+        self._settings = self._settings.with_user(name, hidden(_requests.secret_bytes(secret)))
 
     @property
     def server_info(self) -> ServerInfo:

@@ -84,7 +84,7 @@ class Pipeline:
         if len(self._requests) >= self._max_requests:
             raise PipelineFull(f"the pipeline holds {self._max_requests:,} requests: execute it first")
         if self._requests and self._bytes + request._size > self._max_bytes:
-            raise PipelineFull(f"the pipeline holds {self._bytes:,} bytes of at most {self._max_bytes:,}: execute it first")
+            raise PipelineFull(f"the pipeline holds {self._bytes:,} of at most {self._max_bytes:,} bytes: execute it")
         self._requests.append(request)
         self._bytes += request._size
         return request
