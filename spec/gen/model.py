@@ -649,6 +649,8 @@ class Reader:
         for name in d["idempotent_unless"]:
             self.known(entry, "flag", name, usable)
         self.no_repeats(entry, "idempotent_unless", d["idempotent_unless"])
+        if d["idempotent_unless"] and not d["idempotent"]:
+            self.bad(entry, "idempotent_unless without idempotent = true")
         return Message(
             "request", d["name"], d["op"], since, d["doc"], fields, flags, False, d["write"], d["idempotent"],
             list(d["idempotent_unless"]), d["key"], d["key_max"], d["key_name"], d["value"], d["value_max"],
