@@ -85,7 +85,7 @@ def test_file_of_no_layer_is_found(tmp_path: Path) -> None:
     (LICENCE + "\tint x;\n", "a.c:3: tab"),
     (LICENCE + "int x; \n", "a.c:3: blanks at the end"),
     (LICENCE + "int x; /* " + "TO" + "DO */\n", "a.c:3: a mark of unfinished work"),
-    (LICENCE + "int x; /*" + "y" * 120 + "*/\n", "a.c:3: 131 columns"),
+    (LICENCE + "int x; /*" + "y" * 140 + "*/\n", "a.c:3: 151 columns"),
     (LICENCE + "typedef struct a { int b; } a;\n", "a.c:3: typedef"),
 ])
 def test_bad_style_is_found(tmp_path: Path, text: str, message: str) -> None:
