@@ -198,6 +198,9 @@ static void do_get(struct command *c, const struct crab_req_get *m)
         reply_view(c, &view, (m->flags & CRAB_GET_META) != 0, touch ? CRAB_ERR_INTERNAL : CRAB_ERR_BUSY);
     else
         reply_result(c, result);
+    /* The reply has the bytes, or a pin on them. A view that lasted longer would stand in the way of writes, which
+     * may need just that memory. */
+    store_quiesce(c->env->worker);
 }
 
 static void do_del(struct command *c, const struct crab_req_del *m)

@@ -35,7 +35,7 @@ static_assert(sizeof(struct conn) <= 512, "an idle connection costs less than 1 
 enum io {
     IO_DONE,  /* all was sent; something was received */
     IO_AGAIN, /* the kernel's buffer is full; there is nothing to receive */
-    IO_MORE,  /* something was received, but not yet all of a large frame */
+    IO_MORE,  /* something was received, but nothing to execute yet: part of a large frame, or skipped */
     IO_END    /* the connection is over */
 };
 
@@ -204,7 +204,7 @@ static enum io receive(struct conn_io *io, struct conn *c, const uint8_t **in, s
     stats_add(&io->counters->bytes_skipped, skipped);
     *in = io->in.data + skipped;
     *len = held + fresh - skipped;
-    return IO_DONE;
+    return *len != 0 ? IO_DONE : IO_MORE;
 }
 
 /* --------------------------------------------------------------------------------------------- holding */
