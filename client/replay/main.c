@@ -115,7 +115,8 @@ static int read_stream(struct replay *replay)
     for (uint64_t i = 0; i < replay->options.limit && (found = source_next(replay->source, &request)) == 1; i++) {
         int dealt = deal(replay, &request);
         if (dealt == 2) {
-            (void)fprintf(stderr, "crabcache-replay: a key of %zu bytes is too long with the prefix\n", request.key_len);
+            (void)fprintf(stderr, "crabcache-replay: a key of %zu bytes is too long with the prefix\n",
+                          request.key_len);
             return REPLAY_USAGE;
         }
         if (dealt != 0)

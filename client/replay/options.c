@@ -253,7 +253,10 @@ int options_read(struct options *options, int argc, char **argv)
     const char *secret_file = NULL;
     bool zipf = false;
     *options = (struct options){
-        .conn = {.host = "127.0.0.1", .port = CRAB_DEFAULT_PORT, .timeout_ms = 30000, .client_name = "crabcache-replay"},
+        .conn = {.host = "127.0.0.1",
+                 .port = CRAB_DEFAULT_PORT,
+                 .timeout_ms = 30000,
+                 .client_name = "crabcache-replay"},
         .depth = 32,
         .threads = 1,
         .limit = UINT64_MAX,

@@ -42,7 +42,8 @@ struct trace {
 __attribute__((format(printf, 2, 3))) static int fail(struct trace *trace, const char *format, ...)
 {
     va_list arguments;
-    int written = snprintf(trace->error, sizeof trace->error, "%s:%llu: ", trace->name, (unsigned long long)trace->line);
+    int written =
+        snprintf(trace->error, sizeof trace->error, "%s:%llu: ", trace->name, (unsigned long long)trace->line);
     va_start(arguments, format);
     (void)vsnprintf(trace->error + written, sizeof trace->error - (size_t)written, format, arguments);
     va_end(arguments);
@@ -173,8 +174,8 @@ static int parse_line(struct trace *trace, struct crab_slice line, struct reques
     if (key_len > CRAB_MAX_KEY)
         return fail(trace, "the key has %zu bytes, at most %u are allowed", key_len, (unsigned)CRAB_MAX_KEY);
     if (!parse_number(number, &request->value_bytes))
-        return fail(trace, "value_bytes is '%.*s', not a number from 0 to 4294967295", number.len < 40 ? (int)number.len : 40,
-                    (const char *)number.data);
+        return fail(trace, "value_bytes is '%.*s', not a number from 0 to 4294967295",
+                    number.len < 40 ? (int)number.len : 40, (const char *)number.data);
     request->key = line.data;
     request->key_len = key_len;
     return 1;
