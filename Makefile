@@ -253,7 +253,7 @@ test: deps-test ## Install what is missing and run everything; the last line giv
 	@tests/support/run-tests
 test-asan: ## The unit and the system tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tests/support/run-tests unit-asan system-asan
-test-tsan: ## The threaded unit and system tests under ThreadSanitizer
+test-tsan: ## The threaded unit tests and the system tests under ThreadSanitizer
 	@tests/support/run-tests unit-tsan system-tsan
 fuzz-inputs: ## The fuzzers' seeds, corpus and regressions as ordinary tests
 	@tests/support/run-tests fuzz-inputs
