@@ -178,6 +178,11 @@ def test_add_a_command_as_hacking_says(tree: Path) -> None:
     (handler,) = blocks("docs/HACKING.md", "c")
     with open(tree / "spec" / "crabcache.toml", "a") as specification:
         specification.write("\n" + entry)
+    (section,) = blocks("docs/HACKING.md", "markdown")
+    protocol = tree / "spec" / "PROTOCOL.md"
+    text = protocol.read_text()
+    assert "\n# 6 Replies\n" in text
+    protocol.write_text(text.replace("\n# 6 Replies\n", f"\n{section}\n# 6 Replies\n"))
     generated = run("/usr/bin/python3", "spec/generate.py", cwd=tree)
     assert generated.returncode == 0, generated.stdout + generated.stderr
 
