@@ -32,11 +32,25 @@ void buf_budget_init(struct buf_budget *budget, size_t limit)
     budget->limit = limit;
 }
 
-bool buf_budget_charge(struct buf_budget *budget, size_t bytes)
+static size_t limit_for(const struct buf_budget *budget, enum buf_use use)
 {
+    switch (use) {
+    case BUF_FOR_FRAMES:
+        return budget->limit / 8 * 7;
+    case BUF_FOR_PIECES:
+        return budget->limit / 16 * 15;
+    case BUF_FOR_CONNECTIONS:
+        break;
+    }
+    return budget->limit;
+}
+
+bool buf_budget_charge(struct buf_budget *budget, size_t bytes, enum buf_use use)
+{
+    size_t limit = limit_for(budget, use);
     size_t used = atomic_load_explicit(&budget->used, memory_order_relaxed);
     do {
-        if (bytes > budget->limit - used) {
+        if (used > limit || bytes > limit - used) {
             atomic_fetch_add_explicit(&budget->refusals, 1, memory_order_relaxed);
             return false;
         }
@@ -100,12 +114,13 @@ size_t buf_cost(size_t size)
 
 static bool charge(struct buf_pool *pool, size_t bytes)
 {
-    if (buf_budget_charge(pool->budget, bytes))
+    enum buf_use use = bytes > BUF_LARGE ? BUF_FOR_FRAMES : BUF_FOR_PIECES;
+    if (buf_budget_charge(pool->budget, bytes, use))
         return true;
     if (pool->cached == 0)
         return false;
     trim(pool);
-    return buf_budget_charge(pool->budget, bytes);
+    return buf_budget_charge(pool->budget, bytes, use);
 }
 
 static bool take_large(struct buf_pool *pool, size_t size, struct buf *buf)

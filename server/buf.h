@@ -29,6 +29,13 @@
 /** Most entries of the vector that buf_out_vector() fills. */
 #define BUF_OUT_VECTOR (2U * BUF_OUT_REFS + 1U)
 
+/** What memory is wanted for. The more of the budget is used, the less is left for what can be refused gently. */
+enum buf_use {
+    BUF_FOR_FRAMES,     /**< Large buffers: up to 7/8 of the budget; a frame can be answered BUSY. */
+    BUF_FOR_PIECES,     /**< Small ones: up to 15/16; without one a connection may have to be given up. */
+    BUF_FOR_CONNECTIONS /**< All of it, so that new clients get in while others fill the buffers. */
+};
+
 /** How much memory client buffers may take; shared by all workers. */
 struct buf_budget {
     atomic_size_t used;     /**< Charged now, in bytes. */
@@ -62,8 +69,13 @@ struct buf_pool {
 /** @brief Start a budget of `limit` bytes. */
 void buf_budget_init(struct buf_budget *budget, size_t limit);
 
-/** @brief Take `bytes` from the budget. @return false: it is not enough, nothing was taken. @threads any */
-bool buf_budget_charge(struct buf_budget *budget, size_t bytes);
+/**
+ * @brief Take `bytes` from the budget.
+ * @param use  what for.
+ * @return false: it is not enough, nothing was taken.
+ * @threads any
+ */
+bool buf_budget_charge(struct buf_budget *budget, size_t bytes, enum buf_use use);
 
 /** @brief Give `bytes` back to the budget. @threads any */
 void buf_budget_release(struct buf_budget *budget, size_t bytes);

@@ -27,7 +27,7 @@
 #define FRAME_READ_MAX ((size_t)256 << 10)
 
 /* How often one call fills and sends the output before the others have their turn. */
-#define ROUNDS 16U
+#define ROUNDS 4U
 
 static_assert(sizeof(struct conn) <= 512, "an idle connection costs less than 1 KiB");
 
@@ -61,7 +61,7 @@ void conn_io_fini(struct conn_io *io)
 
 struct conn *conn_create(int fd, struct buf_budget *budget)
 {
-    if (!buf_budget_charge(budget, sizeof(struct conn)))
+    if (!buf_budget_charge(budget, sizeof(struct conn), BUF_FOR_CONNECTIONS))
         return NULL;
     struct conn *c = calloc(1, sizeof *c);
     if (c == NULL) {

@@ -26,7 +26,7 @@
 #define BATCH 64U
 
 /* Values referred to are sent before more of them are looked up: a slow reader pins no more than this. */
-#define REF_BYTES_MAX ((size_t)1 << 20)
+#define REF_BYTES_MAX ((size_t)256 << 10)
 
 static_assert(COMMAND_STATS_ROOM <= DISPATCH_OUT_BYTES, "the longest reply fits an empty output");
 static_assert(COMMAND_REPLY_ROOM <= DISPATCH_OUT_BYTES, "any reply fits an empty output");

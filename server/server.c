@@ -39,7 +39,7 @@
 #define PAUSE_MS 100
 
 /* At most this much of the buffers' budget goes to caches of free buffers. */
-#define CACHE_SHARE 8U
+#define CACHE_SHARE 16U
 
 /* A socket that listens, and its name for people. */
 struct listener {
@@ -285,7 +285,7 @@ static void raise_fd_limit(void)
 static uint32_t limit_value(const struct server *s)
 {
     size_t shared = s->config->threads * WORKER_BUFFER_BYTES;
-    size_t frame = (s->budget.limit - shared) / 4 * 3 - DISPATCH_FRAME_EXTRA;
+    size_t frame = (s->budget.limit - shared) / 8 * 5 - DISPATCH_FRAME_EXTRA;
     size_t stored = store_max_value(s->store, CRAB_MAX_KEY);
     size_t limit = s->config->max_value;
     limit = limit < frame ? limit : frame;

@@ -90,7 +90,9 @@ class Peer:
 
     def is_silent(self, seconds: float = 0.2) -> bool:
         """Whether nothing comes for a while."""
-        return not self.buffer and not select.select([self.socket], [], [], seconds)[0]
+        poll = select.poll()  # select() takes no descriptors from 1024 on
+        poll.register(self.socket, select.POLLIN)
+        return not self.buffer and not poll.poll(seconds * 1000)
 
     def stats(self, section: bytes = b"") -> dict[str, str]:
         """The statistics, as names and values."""

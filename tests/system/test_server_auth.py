@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Authentication: who may do what before and after AUTH."""
+from __future__ import annotations
+
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import Peer, Server, wire
+
+E = wire.ErrorCode
+TAG, QUIET = wire.Flag.TAG, wire.Flag.QUIET
+# crypt("wonderland", "$6$salt$")
+HASH = subprocess.run(["openssl", "passwd", "-6", "-salt", "saltsalt", "wonderland"], capture_output=True, text=True,
+                      check=False).stdout.strip()
+
+pytestmark = pytest.mark.skipif(not HASH, reason="openssl is not there to make a hash")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    path = tmp_path_factory.mktemp("auth") / "users"
+    path.write_text(f"# users\nalice:{HASH}\n\nbob:{HASH}\n")
+    server = Server("--memory", "64M", "--threads", "1", "--auth-file", str(path))
+    yield server
+    server.stop()
+    assert server.process.returncode == 0
+
+
+@pytest.fixture
+def stranger(guarded: Server) -> Iterator[Peer]:
+    with guarded.connect() as peer:
+        yield peer
+
+
+def code(reply: object) -> int | None:
+    return reply.code if isinstance(reply, wire.ErrorReply) else None
+
+
+OTHERS = [wire.PutRequest(key=b"k", value=b"v"), wire.GetRequest(key=b"k"), wire.DelRequest(key=b"k"),
+          wire.ExpireRequest(key=b"k", ttl_ms=1), wire.StatsRequest(), wire.FlushRequest(),
+          wire.IncrRequest(key=b"k", delta=1), wire.DecrRequest(key=b"k", delta=1)]
+
+
+@pytest.mark.parametrize("request_", OTHERS, ids=lambda r: r.OP.name)
+def test_before_and_after(stranger: Peer, request_: object) -> None:
+    """Every op is refused before, works after, and is refused again after a failed AUTH."""
+    assert code(stranger.call(request_)) == E.AUTH_REQUIRED
+    assert isinstance(stranger.call(wire.AuthRequest(key=b"alice", value=b"wonderland")), wire.OkReply)
+    assert code(stranger.call(request_)) != E.AUTH_REQUIRED
+    assert code(stranger.call(wire.AuthRequest(key=b"alice", value=b"wrong"))) == E.AUTH_FAILED
+    assert code(stranger.call(request_)) == E.AUTH_REQUIRED
+
+
+def test_open_ops(stranger: Peer) -> None:
+    assert isinstance(stranger.hello(), wire.WelcomeReply)
+    assert isinstance(stranger.call(wire.PingRequest()), wire.PongReply)
+
+
+@pytest.mark.parametrize("user, secret", [
+    (b"alice", b""), (b"alice", b"wonderlan"), (b"alice", b"wonderland\0"), (b"alice\0", b"wonderland"),
+    (b"alic", b"wonderland"), (b"nobody", b"wonderland"), (b"x" * 255, b"y" * 1024), (b"alice", HASH.encode()),
+])
+def test_wrong_secrets(stranger: Peer, user: bytes, secret: bytes) -> None:
+    assert code(stranger.call(wire.AuthRequest(key=user, value=secret))) == E.AUTH_FAILED
+    assert code(stranger.call(wire.GetRequest(key=b"k"))) == E.AUTH_REQUIRED
+
+
+def test_pipelined_behind_auth(stranger: Peer) -> None:
+    replies = stranger.call(wire.AuthRequest(key=b"bob", value=b"wonderland"), wire.PutRequest(key=b"p", value=b"v"),
+                            wire.GetRequest(key=b"p"))
+    assert isinstance(replies[1], wire.OkReply) and replies[2].value == b"v"
+
+
+def test_quiet_is_refused_late(stranger: Peer) -> None:
+    stranger.hello()
+    stranger.send(wire.PutRequest(key=b"k", value=b"v", flags=TAG | QUIET, tag=3), wire.PingRequest())
+    late = stranger.receive()
+    assert (late.late_tag, late.code) == (3, E.AUTH_REQUIRED)
+    assert isinstance(stranger.receive(), wire.PongReply)
+
+
+def test_checks_come_in_order(stranger: Peer) -> None:
+    """The checks of the head come before AUTH_REQUIRED, those of the fields after."""
+    stranger.send(struct.pack("<BBHI", wire.Op.GET, 0, 0, 0))
+    assert code(stranger.receive()) == E.BAD_KEY
+    stranger.send(struct.pack("<BBHIQ", wire.Op.EXPIRE, 0, 1, 9, 0) + b"k")
+    assert code(stranger.receive()) == E.AUTH_REQUIRED
+    stranger.send(struct.pack("<BBHI", 0x0E, 0, 0, 0))
+    assert code(stranger.receive()) == E.UNKNOWN_OP
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_large_bodies_are_not_kept(guarded: Server, whole: bool) -> None:
+    """Without AUTH a body over 4,096 bytes is refused from its head and skipped."""
+    with guarded.connect() as peer:
+        size = 60_000
+        frame = struct.pack("<BBHI", wire.Op.PUT, TAG, 1, size) + struct.pack("<I", 8) + bytes(size - 4)
+        if whole:
+            peer.send(frame)
+            reply = peer.receive()
+        else:
+            peer.send(frame[:20])
+            reply = peer.receive()
+            peer.send(frame[20:])
+        assert code(reply) == E.AUTH_REQUIRED and reply.tag == 8
+        assert isinstance(peer.call(wire.PingRequest()), wire.PongReply)
+
+
+def test_strangers_hold_no_memory(guarded: Server) -> None:
+    """Many strangers with half frames: no more than a body of 4,096 bytes each."""
+    with guarded.connect() as probe:
+        probe.call(wire.PingRequest())
+        before = guarded.rss()
+        peers = [guarded.connect() for _ in range(200)]
+        for peer in peers:
+            peer.send(struct.pack("<BBHI", wire.Op.PUT, 0, 1, 5_000_000) + bytes(50_000))
+        for peer in peers:
+            assert code(peer.receive()) == E.AUTH_REQUIRED
+        assert guarded.rss() - before < 4 << 20
+        for peer in peers:
+            peer.socket.close()
+
+
+def test_unknown_user_takes_as_long(guarded: Server) -> None:
+    """Medians of the time that a known and an unknown user take."""
+
+    def median(user: bytes) -> float:
+        times = []
+        with guarded.connect() as peer:
+            for _ in range(15):
+                began = time.perf_counter()
+                assert code(peer.call(wire.AuthRequest(key=user, value=b"wrong"))) == E.AUTH_FAILED
+                times.append(time.perf_counter() - began)
+        return sorted(times)[7]
+
+    known, unknown = median(b"alice"), median(b"mallory")
+    assert 0.5 < unknown / known < 2
