@@ -619,23 +619,24 @@ local function request(tvb, at, tree, info)
     add_flags(item, tvb, at + 1, message, flags)
     item:add_le(F.klen, tvb(at + 2, 2))
     item:add_le(F.blen, tvb(at + 4, 4))
-    if problem == nil and total > left then
+    if total > left and not fatal then
         note(item, X.ignored, "too long to be put together")
-    elseif problem == nil and message ~= nil then
+    end
+    if problem ~= nil then
+        add_bytes(item, F.payload, tvb, at + REQUEST_HEADER, here - REQUEST_HEADER)
+    elseif message == nil then
+        note(item, X.ignored, "UNKNOWN_OP: " .. ERROR_TEXTS.UNKNOWN_OP)
+        if has(flags, TAG, TAG) then
+            item:add_le(F.tag, tvb(at + REQUEST_HEADER, 4))
+        end
+        add_bytes(item, F.payload, tvb, at + front, here - front)
+    elseif total <= left then
         local key
         problem, key = add_parts(item, tvb, at, message, flags, total)
         if key then
             item:append_text(" " .. key)
             name = name .. " " .. key
         end
-    elseif problem == nil then
-        note(item, X.ignored, "UNKNOWN_OP: " .. ERROR_TEXTS.UNKNOWN_OP)
-        if has(flags, TAG, TAG) then
-            item:add_le(F.tag, tvb(at + REQUEST_HEADER, 4))
-        end
-        add_bytes(item, F.payload, tvb, at + front, total - front)
-    else
-        add_bytes(item, F.payload, tvb, at + REQUEST_HEADER, here - REQUEST_HEADER)
     end
     if problem ~= nil then
         note(item, X.malformed, problem .. ": " .. ERROR_TEXTS[problem])
@@ -804,7 +805,7 @@ end
 local table_of_ports = DissectorTable.get("tcp.port")
 local port_in_use = nil
 
-function crabcache.prefs_changed()
+local function listen()
     if port_in_use ~= crabcache.prefs.port then
         if port_in_use then
             table_of_ports:remove(port_in_use, crabcache)
@@ -814,4 +815,5 @@ function crabcache.prefs_changed()
     end
 end
 
-crabcache.prefs_changed()
+crabcache.prefs_changed = listen
+listen()
