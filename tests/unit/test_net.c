@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Deadlines and connecting: signals, refused and silent hosts, names that do not resolve, what a socket is like; and
+ * opening a connection under one deadline.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <cmocka.h>
+
+#include "client/net.h"
+#include "tests/support/peer.h"
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void on_alarm(int number)
+{
+    (void)number;
+}
+
+static void signals_do_not_move_a_deadline(void **state)
+{
+    struct peer peer;
+    (void)state;
+    peer_listen(&peer);
+    struct crab_conn *conn = peer_connect(&peer, (struct crab_conn_options){.timeout_ms = 200});
+    struct sigaction action = {.sa_handler = on_alarm}; /* without SA_RESTART: every wait is interrupted */
+    struct itimerval often = {.it_interval = {.tv_usec = 3000}, .it_value = {.tv_usec = 3000}};
+    struct itimerval never = {0};
+    assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+    uint64_t start = now_ms();
+    assert_int_equal(crab_conn_ping(conn), CRAB_E_TIMEOUT);
+    uint64_t took = now_ms() - start;
+    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+    assert_true(took >= 199 && took < 2000);
+    crab_conn_close(conn);
+    peer_close(&peer);
+}
+
+static void a_socket_is_made_as_it_should(void **state)
+{
+    struct peer peer;
+    int value = 0;
+    socklen_t size = sizeof value;
+    (void)state;
+    peer_listen(&peer);
+    struct crab_conn *conn = peer_connect(&peer, (struct crab_conn_options){0});
+    int fd = crab_conn_fd(conn);
+    assert_true((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    assert_true((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &size), 0);
+    assert_int_equal(value, 1);
+    crab_conn_close(conn);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+    peer_close(&peer);
+}
+
+static enum crab_status open_to(const char *host, uint16_t port, uint32_t timeout_ms, struct crab_failure *failure)
+{
+    struct crab_conn *conn = NULL;
+    struct crab_conn_options options = {.host = host, .port = port, .timeout_ms = timeout_ms};
+    enum crab_status status = crab_conn_open(&options, &conn, failure);
+    assert_true((status == CRAB_OK) == (conn != NULL));
+    crab_conn_close(conn);
+    return status;
+}
+
+static void failures_to_connect_are_told_apart(void **state)
+{
+    struct peer peer;
+    struct crab_failure failure;
+    (void)state;
+    peer_listen(&peer);
+    uint16_t port = peer.port;
+    peer_close(&peer);
+    assert_int_equal(open_to("127.0.0.1", port, 5000, &failure), CRAB_E_REFUSED);
+    assert_int_equal(failure.system_error, ECONNREFUSED);
+    assert_non_null(strstr(failure.text, "127.0.0.1"));
+    assert_int_equal(open_to("256.1.1.1.invalid", port, 5000, &failure), CRAB_E_RESOLVE);
+    assert_non_null(strstr(failure.text, "256.1.1.1.invalid"));
+    assert_int_equal(failure.status, CRAB_E_RESOLVE);
+}
+
+static void one_deadline_covers_connect_and_hello(void **state)
+{
+    struct peer peer;
+    struct crab_failure failure;
+    (void)state;
+    peer_listen(&peer); /* connections are made, but nobody answers HELLO */
+    uint64_t start = now_ms();
+    assert_int_equal(open_to("127.0.0.1", peer.port, 150, &failure), CRAB_E_TIMEOUT);
+    uint64_t took = now_ms() - start;
+    assert_true(took >= 149 && took < 2000);
+    peer_close(&peer);
+
+    /* A listener whose queue is full drops connections: connect() itself has to time out. */
+    peer_listen(&peer);
+    assert_int_equal(listen(peer.listener, 0), 0);
+    struct crab_conn *first = NULL;
+    struct crab_conn_options options = {.port = peer.port, .no_hello = true};
+    assert_int_equal(crab_conn_open(&options, &first, NULL), CRAB_OK);
+    start = now_ms();
+    assert_int_equal(open_to("127.0.0.1", peer.port, 150, &failure), CRAB_E_TIMEOUT);
+    took = now_ms() - start;
+    assert_true(took >= 149 && took < 2000);
+    crab_conn_close(first);
+    peer_close(&peer);
+}
+
+/* What a server may do to a client that says HELLO and AUTH. */
+struct script {
+    struct peer peer;
+    const char *welcome;
+    const char *auth;
+    uint32_t slowly_us; /* between bytes */
+};
+
+static void send_slowly(struct script *script, const char *digits)
+{
+    struct hex bytes = hex(digits);
+    for (size_t i = 0; i < bytes.len; i++) {
+        peer_send(&script->peer, &bytes.bytes[i], 1);
+        if (script->slowly_us != 0)
+            (void)usleep(script->slowly_us);
+    }
+}
+
+static void *play(void *argument)
+{
+    struct script *script = argument;
+    script->peer.fd = accept4(script->peer.listener, NULL, NULL, SOCK_CLOEXEC);
+    peer_skip(&script->peer, 8 + 6 + 12);
+    send_slowly(script, script->welcome);
+    if (script->auth != NULL) {
+        peer_skip(&script->peer, 8 + 2 + 6);
+        send_slowly(script, script->auth);
+    }
+    uint8_t byte;
+    (void)recv(script->peer.fd, &byte, 1, 0); /* until the client closes */
+    return NULL;
+}
+
+static enum crab_status open_against(struct script *script, struct crab_failure *failure)
+{
+    pthread_t thread;
+    struct crab_conn *conn = NULL;
+    peer_listen(&script->peer);
+    struct crab_conn_options options = {.port = script->peer.port, .timeout_ms = 20000};
+    if (script->auth != NULL) {
+        options.user = "me";
+        options.secret = "secret";
+        options.secret_len = 6;
+    }
+    assert_int_equal(pthread_create(&thread, NULL, play, script), 0);
+    enum crab_status status = crab_conn_open(&options, &conn, failure);
+    crab_conn_close(conn);
+    (void)pthread_join(thread, NULL);
+    peer_close(&script->peer);
+    return status;
+}
+
+static void opening_says_hello_and_authenticates(void **state)
+{
+    static const char welcome[] = "1a 13000000 01 01000000 ffff0000 00001000 00040000 6869";
+    struct crab_failure failure;
+    struct script good = {.welcome = welcome, .auth = "10", .slowly_us = 300};
+    struct script refused = {.welcome = welcome, .auth = "13 02000000 0f02"};
+    struct script no_version = {.welcome = "13 02000000 0c02"};
+    struct script http = {.welcome = "48 5454502f312e31203430302042616420526571756573740d0a"};
+    struct script text = {.welcome = "45 52524f520d0a"};
+    (void)state;
+    assert_int_equal(open_against(&good, &failure), CRAB_OK);
+    assert_int_equal(open_against(&refused, &failure), CRAB_E_SERVER);
+    assert_int_equal(failure.error, CRAB_ERR_AUTH_FAILED);
+    assert_int_equal(open_against(&no_version, &failure), CRAB_E_SERVER);
+    assert_int_equal(failure.error, CRAB_ERR_UNSUPPORTED_VERSION);
+    assert_int_equal(open_against(&http, &failure), CRAB_E_PROTOCOL);
+    assert_int_equal(open_against(&text, &failure), CRAB_E_PROTOCOL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(signals_do_not_move_a_deadline),
+        cmocka_unit_test(a_socket_is_made_as_it_should),
+        cmocka_unit_test(failures_to_connect_are_told_apart),
+        cmocka_unit_test(one_deadline_covers_connect_and_hello),
+        cmocka_unit_test(opening_says_hello_and_authenticates),
+    };
+    return cmocka_run_group_tests_name("net", tests, NULL, NULL);
+}
