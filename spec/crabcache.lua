@@ -112,7 +112,7 @@ local REQUESTS = {
         key_min = 1, key_max = 65535,
         has_value = true, value_max = 0,
         flags = {
-            { name = "TTL", mask = 0x01, value = 0x01, doc = "The item expires ttl_ms after its arrival." },
+            { name = "TTL", mask = 0x01, value = 0x01, doc = "The item expires ttl_ms after the request is executed." },
             { name = "APP_FLAGS", mask = 0x02, value = 0x02, doc = "The application's own 32 bits are stored with the item." },
             { name = "IF_ABSENT", mask = 0x0c, value = 0x04, doc = "Store only if the key is absent; otherwise EXISTS." },
             { name = "IF_PRESENT", mask = 0x0c, value = 0x08, doc = "Store only if the key is present; otherwise NULL." },

@@ -216,7 +216,7 @@
 /** The flags of PING that this version knows, common ones left out. */
 #define CRAB_PING_FLAGS 0x00
 
-/** The item expires ttl_ms after its arrival. */
+/** The item expires ttl_ms after the request is executed. */
 #define CRAB_PUT_TTL 0x01
 
 /** The application's own 32 bits are stored with the item. */

@@ -416,7 +416,7 @@ class PutRequest(Request):
     # The version that the item must have. With IF_VERSION, else 0.
     version: int = 0
 
-    # The item expires ttl_ms after its arrival.
+    # The item expires ttl_ms after the request is executed.
     TTL: ClassVar = 0x01
     # The application's own 32 bits are stored with the item.
     APP_FLAGS: ClassVar = 0x02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,6 +250,13 @@ def test_encode_request_refuses(message: Any, reason: str) -> None:
 def test_encode_reply_refuses(message: Any, reason: str) -> None:
     with pytest.raises(w.EncodeError, match=reason):
         w.encode_reply(message)
+
+
+def test_codec_stands_alone() -> None:
+    """It is an oracle for the C codec, so it must not be that codec."""
+    text = Path(w.__file__).read_text()
+    imports = re.findall(r"^(?:from|import) ([a-z_.]+)", text, re.M)
+    assert sorted(set(imports)) == ["__future__", "collections.abc", "dataclasses", "enum", "struct", "typing"]
 
 
 # -------------------------------------------------------------------------------------------- exceptions

@@ -209,7 +209,7 @@ static void check_followed(const struct vector *v, const uint8_t *bytes, size_t 
 
 static void check_encoding(const struct vector *v, const uint8_t *bytes, size_t len)
 {
-    if (!v->canonical)
+    if (!v->canonical || len == 0)
         return;
     union message m;
     struct crab_frame frame;
