@@ -60,6 +60,12 @@
 /** The bit of an extension's type that forbids a receiver that does not know the type to ignore it. */
 #define CRAB_EXT_CRITICAL 32768U
 
+/** The first of the extension types that are left to experiments and will never be assigned. */
+#define CRAB_EXT_EXPERIMENTAL_FIRST 32512U
+
+/** The last of the extension types that are left to experiments. */
+#define CRAB_EXT_EXPERIMENTAL_LAST 32767U
+
 /** The time to live of an item that does not expire. */
 #define CRAB_TTL_NEVER UINT64_C(0xffffffffffffffff)
 

@@ -42,6 +42,12 @@ EXT_HEADER = 4
 # The bit of an extension's type that forbids a receiver that does not know the type to ignore it.
 EXT_CRITICAL = 32_768
 
+# The first of the extension types that are left to experiments and will never be assigned.
+EXT_EXPERIMENTAL_FIRST = 32_512
+
+# The last of the extension types that are left to experiments.
+EXT_EXPERIMENTAL_LAST = 32_767
+
 # The time to live of an item that does not expire.
 TTL_NEVER = 0xffffffffffffffff
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every blocking call of the client with the bytes that it must send and a reply to it: what the tests of the client run
- * through, whole and in pieces.
+ * Every blocking call of the client with the bytes that it must send and a reply to it: what the tests of the client
+ * run through, whole and in pieces.
  */
 #ifndef CRABCACHE_TESTS_EXCHANGES_H
 #define CRABCACHE_TESTS_EXCHANGES_H

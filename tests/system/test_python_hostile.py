@@ -392,6 +392,26 @@ def test_goaway_says_that_nothing_more_was_executed(play: Any) -> None:
     assert isinstance(futures[2].exception(), errors.ConnectionClosed)
 
 
+@pytest.mark.parametrize("where", [lambda action: action(), in_thread], ids=["main thread", "other thread"])
+def test_gone_before_anything_could_be_sent(play: Any, where: Any) -> None:
+    """The socket refuses the request: a write is known not to be executed, and the failure is still called by its name."""
+    gone = threading.Event()
+
+    def reset(conversation: Conversation) -> None:
+        conversation.reset()
+        gone.set()
+
+    _, client = play(reset, reset, serve)
+    assert gone.wait(10)
+    with pytest.raises(errors.ConnectionBroken, match="reset.*not executed"):
+        where(lambda: client.put("key", b"1"))
+    gone.clear()
+    assert client.server_info and gone.wait(10)
+    with pytest.raises(errors.ConnectionClosed, match="reset"):
+        where(lambda: client.get("key"))
+    assert client.get("next") == b"next"
+
+
 @pytest.mark.parametrize("answered", [0, 1, 5, 99])
 def test_pipeline_cut_short(play: Any, answered: int) -> None:
     _, client = play(close_after(answered), serve)
@@ -429,6 +449,20 @@ def test_without_reconnecting(play: Any) -> None:
         with pytest.raises(errors.ConnectionBroken, match="reconnect is off"):
             client.get("second")
     assert peer.accepted == 1
+
+
+def test_request_that_the_library_refuses(play: Any) -> None:
+    """Python checks arguments first, so this one is made by hand: it fails alone, and its neighbours keep their answers."""
+    peer, client = play(serve)
+    with client.pipeline() as p:
+        before = p.get("before")
+        bad = p._add(crabcache.Future("crab_conn_queue_get", (b"", 0), crabcache._requests._read_value))
+        after = p.get("after")
+    assert before.result() == b"before" and after.result() == b"after"
+    assert isinstance(bad.exception(), errors.InvalidArgument)
+    with pytest.raises(errors.InvalidArgument):
+        client._call(crabcache.Future("crab_conn_queue_get", (b"", 0), crabcache._requests._read_value))
+    assert client.get("next") == b"next" and peer.accepted == 1
 
 
 # ---- nonsense

@@ -112,7 +112,8 @@ static void a_reply_that_a_request_cannot_have_breaks(void **state)
 /* Every op with every hostile length: an end by the deadline, and no memory for bytes that never came. */
 static void hostile_lengths_cost_nothing(void **state)
 {
-    static const uint32_t lengths[] = {0, 1, 2, 7, 8, 19, 20, 1023, 1024, 1025, 65535, 0x7fffffff, 0x80000000, 0xffffffff};
+    static const uint32_t lengths[] = {0, 1, 2, 7, 8, 19, 20, 1023, 1024, 1025, 65535,
+                                       0x7fffffff, 0x80000000, 0xffffffff};
     struct peer peer;
     (void)state;
     peer_listen(&peer);

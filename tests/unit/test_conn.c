@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Blocking calls of a connection against a scripted peer: the bytes of each call, what each reply becomes, what the server's
- * errors and farewells leave behind, and what happens without memory.
+ * Blocking calls of a connection against a scripted peer: the bytes of each call, what each reply becomes, what the
+ * server's errors and farewells leave behind, and what happens without memory.
  */
 #include <setjmp.h>
 #include <stdarg.h>
