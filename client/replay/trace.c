@@ -42,8 +42,9 @@ struct trace {
 __attribute__((format(printf, 2, 3))) static int fail(struct trace *trace, const char *format, ...)
 {
     va_list arguments;
-    int written =
-        snprintf(trace->error, sizeof trace->error, "%s:%llu: ", trace->name, (unsigned long long)trace->line);
+    int written = trace->line != 0 ? snprintf(trace->error, sizeof trace->error, "%s:%llu: ", trace->name,
+                                              (unsigned long long)trace->line)
+                                   : snprintf(trace->error, sizeof trace->error, "%s: ", trace->name);
     va_start(arguments, format);
     (void)vsnprintf(trace->error + written, sizeof trace->error - (size_t)written, format, arguments);
     va_end(arguments);
@@ -131,8 +132,10 @@ static int next_line(struct trace *trace, struct crab_slice *line)
                 trace->line++;
                 return fail(trace, "the line is longer than %zu bytes", LONGEST_LINE);
             }
+            trace->line++; /* what goes wrong now is wrong with the next line */
             if (fill_text(trace) != 0)
                 return -1;
+            trace->line--;
             continue;
         }
         if (left == 0)
