@@ -9,9 +9,7 @@ import gc
 import mmap
 import os
 import random
-import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +23,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVER = ROOT / os.environ.get("CRABCACHE_BUILD", "build/release") / "crabcache-server"
 sys.path.insert(0, str(ROOT / "python"))
 
 import crabcache  # noqa: E402
@@ -36,36 +33,9 @@ from crabcache import Client, InvalidArgument, Outcome, PipelineFull, PutResult,
 EVERY_BYTE = bytes(range(256))
 
 
-class Server:
-    """A server of its own on a free port."""
-
-    def __init__(self, *flags: str) -> None:
-        command = [str(SERVER), "--port", "0", "--memory", "64M", "--threads", "2", *flags]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        ready = re.search(r"ready on 127\.0\.0\.1:(\d+)", line)
-        assert ready, f"no ready line but {line!r}"
-        self.port = int(ready[1])
-
-    def end(self, how: int = signal.SIGTERM) -> int:
-        self.process.send_signal(how)
-        status = self.process.wait(20)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return status
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    started = Server()
-    yield started
-    assert started.end() == 0
-
-
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(port=server.port, timeout=20) as connected:
+def client(shared_server: Any) -> Iterator[Client]:
+    with Client(port=shared_server.port, timeout=20) as connected:
         connected.flush()
         yield connected
 
@@ -326,12 +296,12 @@ def test_invalid_argument_is_a_value_error() -> None:
 # ---- the server
 
 
-def test_ping_and_info(client: Client, server: Server) -> None:
+def test_ping_and_info(client: Client, shared_server: Any) -> None:
     assert client.ping() is True
     info = client.server_info
     assert info.name.startswith("crabcache-server ") and info.version == 1
     assert info.max_key == 65_535 and info.max_value > 0 and info.max_in_flight > 0
-    assert repr(client) == f"<crabcache.Client 127.0.0.1:{server.port}>"
+    assert repr(client) == f"<crabcache.Client 127.0.0.1:{shared_server.port}>"
 
 
 def test_stats(client: Client) -> None:
@@ -357,19 +327,15 @@ def test_flush(client: Client) -> None:
     assert client.get_many([f"key{i}" for i in range(100)]) == {}
 
 
-def test_memory_is_full() -> None:
-    small = Server("--memory", "8M", "--eviction", "none")
-    try:
-        with Client(port=small.port, timeout=20) as client:
-            with pytest.raises(errors.OutOfMemoryError) as caught:
-                for number in range(1000):
-                    client.put(f"key{number}", bytes(100_000))
-            assert isinstance(caught.value, crabcache.RetryError) and caught.value.code == 0x0101
-            assert client.get("key0") == bytes(100_000)
-            with pytest.raises(errors.OutOfMemoryError):
-                client.put_many((f"other{number}", bytes(100_000)) for number in range(100))
-    finally:
-        small.end()
+def test_memory_is_full(start_server: Any) -> None:
+    with Client(port=start_server("--memory", "8M", "--eviction", "none").port, timeout=20) as client:
+        with pytest.raises(errors.OutOfMemoryError) as caught:
+            for number in range(1000):
+                client.put(f"key{number}", bytes(100_000))
+        assert isinstance(caught.value, crabcache.RetryError) and caught.value.code == 0x0101
+        assert client.get("key0") == bytes(100_000)
+        with pytest.raises(errors.OutOfMemoryError):
+            client.put_many((f"other{number}", bytes(100_000)) for number in range(100))
 
 
 def crypt(secret: str) -> str:
@@ -378,32 +344,28 @@ def crypt(secret: str) -> str:
     return function(secret.encode(), b"$6$rounds=1000$salt$").decode()
 
 
-def test_users(tmp_path: Path) -> None:
+def test_users(start_server: Any, tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text(f"ada:{crypt('engine')}\nbob:{crypt('')}\n")
     users.chmod(0o600)
-    guarded = Server("--auth-file", str(users))
-    try:
-        with Client(port=guarded.port, timeout=20) as client:
-            assert client.ping()
-            with pytest.raises(errors.AuthRequiredError):
-                client.get("key")
-            with pytest.raises(errors.AuthFailedError):
-                client.auth("ada", "wrong")
-            client.auth("ada", "engine")
-            client.put("key", b"1")
-            client._connection.close()  # what a failure does
-            client._connection = None
-            assert client.get("key") == b"1", "the next connection authenticates by itself"
-        with Client(port=guarded.port, user="ada", secret=b"engine") as client:
-            assert client.get("key") == b"1"
-            assert "engine" not in repr(client._settings)
-        with Client(port=guarded.port, user="bob") as client:
-            assert client.get("key") == b"1"
+    port = start_server("--memory", "64M", "--auth-file", str(users)).port
+    with Client(port=port, timeout=20) as client:
+        assert client.ping()
+        with pytest.raises(errors.AuthRequiredError):
+            client.get("key")
         with pytest.raises(errors.AuthFailedError):
-            Client(port=guarded.port, user="ada", secret="motor")
-    finally:
-        assert guarded.end() == 0
+            client.auth("ada", "wrong")
+        client.auth("ada", "engine")
+        client.put("key", b"1")
+        client._drop()  # what a failure does
+        assert client.get("key") == b"1", "the next connection authenticates by itself"
+    with Client(port=port, user="ada", secret=b"engine") as client:
+        assert client.get("key") == b"1"
+        assert "engine" not in repr(client._settings)
+    with Client(port=port, user="bob") as client:
+        assert client.get("key") == b"1"
+    with pytest.raises(errors.AuthFailedError):
+        Client(port=port, user="ada", secret="motor")
 
 
 # ---- many at once
@@ -457,8 +419,8 @@ def test_ten_thousand_requests(client: Client) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 1000])
-def test_pipeline_longer_than_may_be_in_flight(server: Server, client: Client, limit: int) -> None:
-    with Client(port=server.port, timeout=20, max_in_flight=limit, check_tags=True) as limited, limited.pipeline() as p:
+def test_pipeline_longer_than_may_be_in_flight(shared_server: Any, client: Client, limit: int) -> None:
+    with Client(port=shared_server.port, timeout=20, max_in_flight=limit, check_tags=True) as limited, limited.pipeline() as p:
         futures = [(p.put(f"key{i}", bytes([i % 256]) * i), p.get(f"key{i}")) for i in range(1000)]
     for number, (_, value) in enumerate(futures):
         assert value.result() == bytes([number % 256]) * number
@@ -514,8 +476,8 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_closing(server: Server) -> None:
-    with Client(port=server.port) as client:
+def test_closing(shared_server: Any) -> None:
+    with Client(port=shared_server.port) as client:
         assert client.ping()
     client.close()
     assert repr(client).endswith("closed>")
@@ -524,11 +486,11 @@ def test_closing(server: Server) -> None:
             call()
 
 
-def test_no_descriptor_is_left(server: Server) -> None:
+def test_no_descriptor_is_left(shared_server: Any) -> None:
     gc.collect()
     before = descriptors()
     for number in range(20):
-        client = Client(port=server.port)
+        client = Client(port=shared_server.port)
         client.ping()
         if number % 2:
             client.close()
@@ -563,13 +525,13 @@ def test_threads_share_a_client(client: Client) -> None:
 
 
 @pytest.mark.threads
-def test_compare_and_set_loses_nothing(server: Server, client: Client) -> None:
+def test_compare_and_set_loses_nothing(shared_server: Any, client: Client) -> None:
     client.put("n", b"0")
     failures: list[Exception] = []
 
     def add() -> None:
         try:
-            with Client(port=server.port, timeout=20) as mine:
+            with Client(port=shared_server.port, timeout=20) as mine:
                 for _ in range(50):
                     while True:
                         item = mine.get_with_meta("n")
@@ -608,7 +570,7 @@ def in_child(action: Any) -> str:
     return text
 
 
-def test_fork(server: Server, client: Client) -> None:
+def test_fork(shared_server: Any, client: Client) -> None:
     client.put("key", b"parent")
     for call in (lambda: client.get("key"), lambda: client.put("key", b"child"), lambda: client.get_many(["key"])):
         assert in_child(call).startswith("ForkedError: this client belongs to the parent process")
@@ -616,7 +578,7 @@ def test_fork(server: Server, client: Client) -> None:
 
     def new_one() -> Optional[bytes]:
         client.close()
-        with Client(port=server.port) as mine:
+        with Client(port=shared_server.port) as mine:
             return mine.get("key")
 
     connection = client._connection
@@ -624,7 +586,7 @@ def test_fork(server: Server, client: Client) -> None:
     assert client.get("key") == b"parent" and client._connection is connection
 
 
-def test_fork_while_a_call_is_under_way(server: Server, client: Client) -> None:
+def test_fork_while_a_call_is_under_way(shared_server: Any, client: Client) -> None:
     """The lock and the connection are in the middle of something in the child: it must neither hang nor use them."""
     client.put("key", bytes(1_000_000))
     stop = threading.Event()
@@ -642,7 +604,7 @@ def test_fork_while_a_call_is_under_way(server: Server, client: Client) -> None:
 
     def child() -> object:
         client.close()
-        with Client(port=server.port) as mine:
+        with Client(port=shared_server.port) as mine:
             return mine.ping()
 
     for _ in range(10):
@@ -704,64 +666,48 @@ def test_interrupted_anywhere_never_out_of_step(client: Client, many: bool) -> N
 # ---- servers that go
 
 
-def test_server_stops_and_comes_back() -> None:
-    first = Server()
-    client = Client(port=first.port, timeout=20)
-    client.put("key", b"1")
-    first.end()
-    with pytest.raises((crabcache.ConnectionClosed, crabcache.ConnectionBroken)):
-        client.put("key", b"2")
-    with pytest.raises(crabcache.ConnectionRefused) as caught:
-        client.get("key")
-    assert str(first.port) in str(caught.value) and isinstance(caught.value, crabcache.RetryError)
-    second = Server("--port", str(first.port))
-    try:
+def test_server_stops_and_comes_back(start_server: Any) -> None:
+    first = start_server("--memory", "64M")
+    with Client(port=first.port, timeout=20) as client:
+        client.put("key", b"1")
+        first.signal(signal.SIGTERM)
+        first.wait()
+        with pytest.raises((crabcache.ConnectionClosed, crabcache.ConnectionBroken)):
+            client.put("key", b"2")
+        with pytest.raises(crabcache.ConnectionRefused, match=f"127.0.0.1 port {first.port}") as caught:
+            client.get("key")
+        assert isinstance(caught.value, crabcache.RetryError)
+        with pytest.raises(crabcache.ConnectionRefused):
+            Client(port=first.port)
+        start_server("--memory", "64M", "--port", str(first.port))
         assert client.get("key") is None
         assert client.put("key", b"3")
-    finally:
-        client.close()
-        second.end()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_server_ends_in_the_middle_of_a_pipeline(how: int) -> None:
+def test_server_ends_in_the_middle_of_a_pipeline(start_server: Any, how: int) -> None:
     """Each request was answered, or failed with what is known about it; answers are a prefix, and right."""
-    dying = Server()
-    client = Client(port=dying.port, timeout=20)
+    dying = start_server("--memory", "64M")
     value = bytes(50_000)
-    killer = threading.Timer(0.15, lambda: dying.process.send_signal(how))
-    killer.start()
+    killer = threading.Timer(0.15, lambda: dying.signal(how))
     failed = None
-    try:
-        for _ in range(200):
+    with Client(port=dying.port, timeout=20) as client:
+        killer.start()
+        for _ in range(2000):
             p = client.pipeline()
-            for number in range(300):
-                p.put(f"key{number % 10}", value)
-                p.get(f"key{number % 10}")
-            futures = list(p._requests)
+            futures = [future for i in range(300) for future in (p.put(f"key{i % 10}", value), p.get(f"key{i % 10}"))]
             try:
                 p.execute()
             except crabcache.CrabError as error:
                 failed = error
                 break
-        assert failed is not None, "the server did not end in time"
-        assert isinstance(failed, (crabcache.UnknownOutcomeError, crabcache.RetryError))
-        states = [future.exception() for future in futures]
-        answered = states.index(next(state for state in states if state is not None))
-        assert all(state is None for state in states[:answered])
-        assert all(isinstance(state, (crabcache.UnknownOutcomeError, crabcache.RetryError)) for state in states[answered:])
-        assert all(future.result() in (value, (Outcome.STORED, None)) for future in futures[:answered])
-    finally:
         killer.join()
-        client.close()
-        dying.end(how)
-
-
-def test_nobody_listens() -> None:
-    server = Server()
-    server.end()
-    with pytest.raises(crabcache.ConnectionRefused, match=f"127.0.0.1 port {server.port}"):
-        Client(port=server.port)
+    assert isinstance(failed, (crabcache.UnknownOutcomeError, crabcache.RetryError)), "the server did not end in time"
+    states = [future.exception() for future in futures]
+    answered = states.index(next(state for state in states if state is not None))
+    assert all(state is None for state in states[:answered])
+    assert all(isinstance(state, (crabcache.UnknownOutcomeError, crabcache.RetryError)) for state in states[answered:])
+    assert all(future.result() in (value, (Outcome.STORED, None)) for future in futures[:answered])
 
 
 def test_no_such_host() -> None:
@@ -773,13 +719,13 @@ def test_no_such_host() -> None:
 
 
 @pytest.mark.parametrize("module", [crabcache, crabcache.client, crabcache.pipeline], ids=lambda module: module.__name__)
-def test_examples_in_docstrings(client: Client, server: Server, module: Any) -> None:
-    result = doctest.testmod(module, extraglobs={"client": client, "port": server.port})
+def test_examples_in_docstrings(client: Client, shared_server: Any, module: Any) -> None:
+    result = doctest.testmod(module, extraglobs={"client": client, "port": shared_server.port})
     assert result.failed == 0 and result.attempted > 0
 
 
-def test_examples_in_the_readme(client: Client, server: Server) -> None:
-    text = (ROOT / "python" / "README.md").read_text().replace("2722", str(server.port))
+def test_examples_in_the_readme(client: Client, shared_server: Any) -> None:
+    text = (ROOT / "python" / "README.md").read_text().replace("2722", str(shared_server.port))
     test = doctest.DocTestParser().get_doctest(text.replace("```", ""), {}, "README.md", "README.md", 0)
     result = doctest.DocTestRunner().run(test)
     assert result.failed == 0 and result.attempted > 10
