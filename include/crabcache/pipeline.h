@@ -304,8 +304,8 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_conn_flush(struct crab_conn *conn);
  * @brief Take the reply to the oldest unanswered request; if it is not there yet, send what is queued and wait.
  * @param conn a connection
  * @param[out] result the reply; an error of the server is in it, and no failure of this call
- * @return #CRAB_OK: `*result` is filled; #CRAB_EMPTY: every request is answered; or a failure, see
- *         @ref conn_failures: the reply did not come, and no other will
+ * @return #CRAB_OK: `*result` is filled; #CRAB_EMPTY: every request is answered; or a failure, after which the
+ *         reply did not come and no other will, see @ref conn_failures
  * @ownership `result->value` is borrowed, see @ref conn_borrowed.
  * @threads The connection's thread.
  */

@@ -141,6 +141,29 @@ static void hostile_lengths_cost_nothing(void **state)
     peer_close(&peer);
 }
 
+/* A length that is allowed, but whose bytes never come, buys no memory either. */
+static void a_length_is_believed_as_far_as_bytes_come(void **state)
+{
+    struct peer peer;
+    struct counting counting;
+    struct crab_slice value;
+    static uint8_t some[100000];
+    (void)state;
+    peer_listen(&peer);
+    for (size_t sent = 0; sent <= sizeof some; sent += 20000) {
+        counting_init(&counting);
+        struct crab_conn *conn = peer_connect(&peer, (struct crab_conn_options){.allocator = &counting.allocator});
+        peer_send_hex(&peer, "14 0000c003"); /* 60 MiB */
+        peer_send(&peer, some, sent);
+        (void)shutdown(peer.fd, SHUT_WR);
+        assert_int_equal(crab_conn_get(conn, KEY, &value), CRAB_E_CLOSED);
+        assert_true(counting.largest <= 32768 + 4 * sent);
+        crab_conn_close(conn);
+        peer_reset(&peer);
+    }
+    peer_close(&peer);
+}
+
 /* Random bytes as the answer to everything: no crash, no wait, and a broken connection stays broken. */
 static void garbage_is_survived(void **state)
 {
@@ -182,6 +205,7 @@ int main(void)
         cmocka_unit_test(a_reset_is_closed_with_the_outcome_unknown),
         cmocka_unit_test(a_reply_that_a_request_cannot_have_breaks),
         cmocka_unit_test(hostile_lengths_cost_nothing),
+        cmocka_unit_test(a_length_is_believed_as_far_as_bytes_come),
         cmocka_unit_test(garbage_is_survived),
     };
     return cmocka_run_group_tests_name("client_hostile", tests, NULL, NULL);
