@@ -122,7 +122,7 @@ static enum io send_out(struct conn_io *io, const struct conn *c, struct buf_out
 static enum io give_up(struct conn_io *io, const struct conn *c)
 {
     stats_add(&io->counters->connections_aborted, 1);
-    log_line(io->log, LOG_LEVEL_WARNING, "connection %d closed: its client does not read, and buffers are used up",
+    log_line(io->log, LOG_LEVEL_DEBUG, "connection %d closed: its client does not read, and buffers are used up",
              c->fd);
     return IO_END;
 }

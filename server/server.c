@@ -62,7 +62,7 @@ struct server {
     uint32_t max_value;
     int signal_fd;
     int done_fd;
-    bool pausing; /* descriptors or memory ran out */
+    bool pausing; /* accepting pauses: descriptors or memory ran out */
 };
 
 /* ------------------------------------------------------------------------------------------- listening */
@@ -181,23 +181,23 @@ static bool is_shortage(int error)
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-static void accept_from(struct server *s, int listen_fd)
+/* Returns false if descriptors or memory ran out. */
+static bool accept_from(struct server *s, int listen_fd)
 {
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            s->pausing = false;
             accepted(s, fd);
         } else if (is_shortage(errno)) {
             if (!s->pausing)
                 log_line(s->log, LOG_LEVEL_WARNING, "accepting pauses: %m");
-            s->pausing = true;
             atomic_fetch_add_explicit(&s->stats.accept_pauses, 1, memory_order_relaxed);
-            return;
+            return false;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            return;
+            return true;
         } /* anything else is an error of that one connection */
     }
+    return true;
 }
 
 /* ---------------------------------------------------------------------------------------------- signals */
@@ -230,22 +230,20 @@ static void serve(struct server *s)
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
     for (unsigned i = 0; i < s->listener_count; i++)
         fds[i + 1] = (struct pollfd){.fd = s->listeners[i].fd, .events = POLLIN};
-    bool paused = false;
     for (;;) {
-        if (poll(fds, paused ? 1 : s->listener_count + 1, paused ? PAUSE_MS : -1) < 0)
+        if (poll(fds, s->pausing ? 1 : s->listener_count + 1, s->pausing ? PAUSE_MS : -1) < 0)
             continue; /* EINTR, or a shortage that passes */
         int signal_number = fds[0].revents != 0 ? read_signal(s) : 0;
         if (signal_number != 0) {
             log_line(s->log, LOG_LEVEL_INFO, "stopping: %s", strsignal(signal_number));
             return;
         }
-        bool was_paused = paused;
-        paused = false;
+        bool short_of = false;
         for (unsigned i = 0; i < s->listener_count; i++) {
-            if (was_paused || fds[i + 1].revents != 0)
-                accept_from(s, s->listeners[i].fd);
+            if (s->pausing || fds[i + 1].revents != 0)
+                short_of |= !accept_from(s, s->listeners[i].fd);
         }
-        paused = s->pausing;
+        s->pausing = short_of;
     }
 }
 

@@ -162,7 +162,8 @@ static void learn(struct model *m, struct item *item, uint64_t version)
 
 static void store(struct model *m, const struct crab_req_put *r)
 {
-    uint64_t former = *find(m, r->key) != NULL ? (*find(m, r->key))->version : 0;
+    const struct item *before = *find(m, r->key);
+    uint64_t former = before != NULL ? before->version : 0;
     struct item *item = set(m, r->key, r->value.data, r->value.len);
     item->ttl_ms = (r->flags & CRAB_PUT_TTL) != 0 ? r->ttl_ms : CRAB_TTL_NEVER;
     item->app_flags = r->app_flags;

@@ -114,6 +114,32 @@ def test_never_readers_hold_bounded_memory(start_server) -> None:
 
 
 @needs_true_rss
+def test_budget_used_up_by_never_readers(start_server) -> None:
+    """When output fits no buffer any more its connection is given up; a client that reads is served on."""
+    server = start_server("--memory", "8M", "--threads", "1")
+    with server.connect() as healthy:
+        value = bytes(10_000)
+        healthy.call(put(b"v", value))
+        peers = []
+        for _ in range(40):
+            peer = server.connect(receive_buffer=4096)
+            peer.socket.setblocking(False)
+            try:
+                for _ in range(20):
+                    peer.socket.send(wire.encode_request(get(b"v")) * 500)
+            except (BlockingIOError, ConnectionError):
+                pass
+            peers.append(peer)
+            assert healthy.call(get(b"v")).value == value
+        stats = healthy.stats(b"connections")
+        assert int(stats["connections.aborted"]) > 0
+        assert int(stats["connections.buffer_bytes"]) <= int(stats["connections.buffer_limit_bytes"])
+        assert server.rss() < 14 * MIB
+        for peer in peers:
+            peer.socket.close()
+
+
+@needs_true_rss
 def test_half_frames_hold_bounded_memory(start_server) -> None:
     """A thousand connections that never finish a frame: beyond the budget they are told BUSY."""
     memory = 64 * MIB

@@ -118,7 +118,7 @@ static void test_bad_files(void **state)
     expect_refused("a:$6$salt$x\na:$6$salt$x\n", "line 2");
     char content[3000];
     memset(content, 'a', sizeof content);
-    strcpy(content + 256, ":$6$salt$x\n");
+    snprintf(content + 256, sizeof content - 256, ":$6$salt$x\n");
     expect_refused(content, "line 1");
     memset(content, 'a', sizeof content);
     content[sizeof content - 1] = '\0';

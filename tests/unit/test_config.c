@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -130,8 +131,8 @@ static void test_bad_values(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct outcome o = parse(cases[i].flag, cases[i].value, NULL);
-        char quoted[64] = "\"";
-        strcat(strcat(quoted, cases[i].value), "\"");
+        char quoted[64];
+        snprintf(quoted, sizeof quoted, "\"%s\"", cases[i].value);
         assert_int_equal(o.result, CONFIG_WRONG);
         assert_non_null(strstr(o.message, cases[i].flag));
         assert_non_null(strstr(o.message, quoted));

@@ -503,6 +503,59 @@ static void test_busy_refusal(void **state)
     buf_out_drop(&s->peer->out, dispatch_releaser(s->peer->dispatch));
 }
 
+/* Where the store pins no more, a large value is copied; where the budget has no room for it, BUSY. */
+static void test_large_values_without_pins(void **state)
+{
+    (void)state;
+    struct scene s = {.peer = dispatch_peer_create(&(struct dispatch_peer_config){
+                          .memory_bytes = STORE_MIN_MEMORY, .budget_bytes = 64 << 10, .max_value = MAX_VALUE})};
+    static uint8_t value[40000];
+    struct store_worker *other;
+    struct store_view views[64];
+    unsigned pinned = 0;
+    assert_int_equal(store_worker_attach(s.peer->store, &other), 0);
+    for (uint8_t i = 0; i < 40; i++) {
+        SEND(&s, put, .key = {&i, 1}, .value = {value, sizeof value});
+        dispatch_peer_feed(s.peer, s.stream.data, s.stream.len);
+        s.stream.len = 0;
+        struct store_key key = store_key(s.peer->store, &i, 1);
+        if (store_get(other, &key, &views[pinned]) == STORE_OK && store_pin(other, &views[pinned]))
+            pinned++;
+        store_quiesce(other);
+    }
+    assert_true(pinned > 2);
+    struct store_put_args args = {.value = value, .value_len = 20000, .ttl_ms = STORE_NEVER};
+    struct store_key small = store_key(s.peer->store, (const uint8_t *)"20k", 3);
+    struct store_key large = store_key(s.peer->store, (const uint8_t *)"65k", 3);
+    assert_int_equal(store_put(other, &small, &args, NULL), STORE_OK);
+    args.value_len = 40000;
+    args.value = value;
+    assert_int_equal(store_put(other, &large, &args, NULL), STORE_OK);
+    uint64_t by_reference = stats_read(&s.peer->stats.workers->values_by_reference);
+
+    buf_budget_charge(&s.peer->budget, 1, BUF_FOR_PIECES); /* no buffer of 64 KiB any more, but one of 16 KiB */
+    SEND(&s, get, KEY("65k"));
+    union crab_reply reply = ask(&s);
+    bool could_pin = stats_read(&s.peer->stats.workers->values_by_reference) != by_reference;
+    assert_true(could_pin || (reply.head.op == CRAB_REP_ERROR && reply.error.code == CRAB_ERR_BUSY));
+    SEND(&s, get, KEY("65k"), .flags = CRAB_GET_TTL, .ttl_ms = 1000);
+    reply = ask(&s);
+    assert_true(could_pin || (reply.head.op == CRAB_REP_ERROR && reply.error.code == CRAB_ERR_INTERNAL));
+    assert_false(could_pin); /* or else this test tests nothing */
+    buf_budget_release(&s.peer->budget, 1);
+    s.peer->budget.limit = 1 << 20;
+    SEND(&s, get, KEY("20k"));
+    reply = ask(&s);
+    assert_int_equal(reply.head.op, CRAB_REP_VALUE);
+    assert_int_equal(reply.value.value.len, 20000);
+    assert_int_equal(stats_read(&s.peer->stats.workers->values_by_reference), by_reference);
+    while (pinned > 0)
+        store_unpin(other, views[--pinned].pin);
+    store_worker_detach(other);
+    dispatch_peer_destroy(s.peer);
+    free(s.stream.data);
+}
+
 static void test_out_of_memory(void **state)
 {
     (void)state;
@@ -619,6 +672,7 @@ int main(void)
         TEST(test_every_split),
         TEST(test_output_fills),
         TEST(test_busy_refusal),
+        cmocka_unit_test(test_large_values_without_pins),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_auth_states),
         TEST(test_goaway),
