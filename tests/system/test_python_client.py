@@ -97,6 +97,15 @@ def test_mapped_file_as_value(client: Client) -> None:
     assert client.get("key") == b"hello" + bytes(8187)
 
 
+def test_buffer_is_held_while_it_is_sent() -> None:
+    value = bytearray(b"before")
+    request = crabcache._requests.put("key", value)
+    with pytest.raises(BufferError):
+        value += b"more"
+    request._finish()
+    value += b"more"
+
+
 def test_pipeline_copies_what_may_change(client: Client) -> None:
     value = bytearray(b"before")
     with client.pipeline() as pipeline:
