@@ -113,6 +113,10 @@ static int read_secret(struct session *session, const char *path)
         if (!got)
             return -1;
         session->secret[strcspn(session->secret, "\r\n")] = '\0';
+        if (strlen(session->secret) > CRAB_MAX_SECRET) {
+            session_complain("--secret-file '%s': a secret has at most %u bytes", path, (unsigned)CRAB_MAX_SECRET);
+            return -1;
+        }
     } else if (secret == NULL || strlen(secret) > CRAB_MAX_SECRET) {
         session_complain("--user '%s': needs --secret-file or CRABCACHE_SECRET with at most %u bytes",
                          session->options.user, (unsigned)CRAB_MAX_SECRET);

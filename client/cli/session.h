@@ -23,7 +23,7 @@ struct session {
     struct crab_conn_options options;
     struct crab_conn *conn; /**< NULL before the first command and after a break. */
     bool interactive;       /**< Values are shown quoted. */
-    char secret[CRAB_MAX_SECRET + 1];
+    char secret[CRAB_MAX_SECRET + 4]; /**< With room for a line end, and to see that it is too long. */
 };
 
 /** @brief Complain on the standard error, as printf() with the program's name before and a line end after. */

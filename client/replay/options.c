@@ -183,6 +183,8 @@ static int read_secret(struct options *options, const char *path)
         }
         (void)fclose(file);
         options->secret[strcspn(options->secret, "\r\n")] = '\0';
+        if (strlen(options->secret) > CRAB_MAX_SECRET)
+            return bad("--secret-file", path, "a secret has at most 1024 bytes");
     } else if (secret == NULL || strlen(secret) > CRAB_MAX_SECRET) {
         return bad("--user", options->conn.user, "needs --secret-file or CRABCACHE_SECRET with at most 1024 bytes");
     } else {

@@ -33,7 +33,7 @@ struct options {
     bool progress;
     const char *trace;         /**< A path or "-"; NULL: the Zipf stream. */
     struct zipf_options zipf;
-    char secret[CRAB_MAX_SECRET + 1];
+    char secret[CRAB_MAX_SECRET + 4]; /**< With room for a line end, and to see that it is too long. */
 };
 
 /**

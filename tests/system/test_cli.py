@@ -236,6 +236,12 @@ def test_secrets(start_server, tmp_path: Path) -> None:  # type: ignore[no-untyp
     assert "AUTH_FAILED" in fails(server, 4, "get", "k", options=("--user", "me"), env={"CRABCACHE_SECRET": "wrong"})
 
 
+def test_a_secret_that_is_too_long(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 1025 + "\n")
+    assert "at most 1024" in fails(None, 2, "ping", options=("--user", "me", "--secret-file", str(secret)))
+
+
 def test_scripts(shared_server: Server, peer: Peer) -> None:
     script = b"put 'a b' \"x\\x00y\"\n\n get 'a b' \nget nothing\nget \"open\nquit\nput never reached\n"
     done = cli(shared_server, stdin=script)

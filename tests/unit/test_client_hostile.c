@@ -3,12 +3,17 @@
  * The client against servers that die, stall, lie about lengths or talk nonsense, at each byte of each reply: an end by
  * the deadline, never a wrong answer, nothing leaked.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 #include <cmocka.h>
 
@@ -141,6 +146,42 @@ static void hostile_lengths_cost_nothing(void **state)
     peer_close(&peer);
 }
 
+/* Answer every exchange byte by byte, each in a packet of its own. */
+static void *answer_in_single_bytes(void *argument)
+{
+    const struct peer *peer = argument;
+    for (size_t i = 0; i < exchange_count; i++) {
+        struct hex reply = hex(exchanges[i].reply);
+        peer_skip(peer, hex(exchanges[i].request).len);
+        for (size_t j = 0; j < reply.len; j++) {
+            peer_send(peer, &reply.bytes[j], 1);
+            (void)usleep(200);
+        }
+    }
+    return NULL;
+}
+
+static void replies_in_single_bytes_are_the_same_replies(void **state)
+{
+    struct peer peer;
+    pthread_t thread;
+    int one = 1;
+    (void)state;
+    peer_listen(&peer);
+    struct crab_conn *conn = peer_connect(&peer, (struct crab_conn_options){0});
+    assert_int_equal(setsockopt(peer.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), 0);
+    assert_int_equal(pthread_create(&thread, NULL, answer_in_single_bytes, &peer), 0);
+    for (size_t i = 0; i < exchange_count; i++) {
+        struct outcome outcome = {0};
+        assert_int_equal(exchanges[i].call(conn, &outcome), exchanges[i].status);
+        if (outcome.bytes.len != 0)
+            assert_memory_equal(outcome.bytes.data, "value", 5);
+    }
+    (void)pthread_join(thread, NULL);
+    crab_conn_close(conn);
+    peer_close(&peer);
+}
+
 /* A length that is allowed, but whose bytes never come, buys no memory either. */
 static void a_length_is_believed_as_far_as_bytes_come(void **state)
 {
@@ -205,6 +246,7 @@ int main(void)
         cmocka_unit_test(a_reset_is_closed_with_the_outcome_unknown),
         cmocka_unit_test(a_reply_that_a_request_cannot_have_breaks),
         cmocka_unit_test(hostile_lengths_cost_nothing),
+        cmocka_unit_test(replies_in_single_bytes_are_the_same_replies),
         cmocka_unit_test(a_length_is_believed_as_far_as_bytes_come),
         cmocka_unit_test(garbage_is_survived),
     };

@@ -354,8 +354,11 @@ static void late_errors_are_bounded(void **state)
 
 /* ---- borrowed bytes, and what is left after a break */
 
-/* The first value leaves little room behind it in a buffer of 8 MiB, so that the second one makes the buffer move. */
-enum { BORROWED = (8 << 20) - 10000, SECOND = 1 << 20 };
+/*
+ * The first value leaves little room behind it in a buffer of 8 MiB, so that the second one makes the buffer move; and
+ * the second one is so long that it would reach what has not been sent yet.
+ */
+enum { BORROWED = (8 << 20) - 10000, SECOND = 7 << 20 };
 
 /* Give out a large value and then another one, before reading what the client sends. */
 static void *give_two_values(void *argument)
@@ -395,7 +398,7 @@ static void a_borrowed_value_may_be_put_again(void **state)
     void *same = NULL;
     (void)state;
     peer_listen(&peer);
-    struct crab_conn *conn = peer_connect(&peer, (struct crab_conn_options){0});
+    struct crab_conn *conn = peer_connect(&peer, (struct crab_conn_options){.max_buffered = 64 << 20});
     assert_int_equal(pthread_create(&thread, NULL, give_two_values, &peer), 0);
     assert_int_equal(crab_conn_get(conn, KEY, &value), CRAB_OK);
     assert_int_equal(value.len, BORROWED);
