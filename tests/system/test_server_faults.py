@@ -6,7 +6,6 @@ import random
 import subprocess
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, SANITIZED, Server, wire

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import SANITIZED, Peer, Server, wire
+from conftest import SANITIZED, Peer, wire
 
 E = wire.ErrorCode
 MIB = 1 << 20

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import BUILD, TIMEOUT_S, Server, wire, wait_until
+from conftest import BUILD, TIMEOUT_S, wire, wait_until
 
 E = wire.ErrorCode
 SERVER = str(BUILD / "crabcache-server")
