@@ -326,25 +326,41 @@
     X(incr, INCR) \
     X(decr, DECR)
 
-/** Whether a byte is in the range of requests. */
+/**
+ * @brief Whether a byte is in the range of requests.
+ * @param op a byte.
+ * @return true: it is so.
+ */
 static inline bool crab_op_is_request(uint8_t op)
 {
     return (op >= 0x01 && op <= 0x0f) || (op >= 0x80 && op <= 0xbf);
 }
 
-/** Whether a byte is in the range of replies. */
+/**
+ * @brief Whether a byte is in the range of replies.
+ * @param op a byte.
+ * @return true: it is so.
+ */
 static inline bool crab_op_is_reply(uint8_t op)
 {
     return (op >= 0x10 && op <= 0x7f);
 }
 
-/** Whether a byte is in the range of pushes. */
+/**
+ * @brief Whether a byte is in the range of pushes.
+ * @param op a byte.
+ * @return true: it is so.
+ */
 static inline bool crab_op_is_push(uint8_t op)
 {
     return (op >= 0xc0);
 }
 
-/** Whether a reply is a single byte. */
+/**
+ * @brief Whether a reply is a single byte.
+ * @param op a CRAB_REP_*.
+ * @return true: it is so.
+ */
 static inline bool crab_reply_is_single(uint8_t op)
 {
     return op == CRAB_REP_OK || op == CRAB_REP_PONG || op == CRAB_REP_NULL;
@@ -504,7 +520,11 @@ CRAB_STATIC_ASSERT((CRAB_ERR_QUIET_MISUSE >> 8) == 2, "QUIET_MISUSE: class in th
 CRAB_STATIC_ASSERT((CRAB_ERR_NOT_CRABCACHE >> 8) == 2, "NOT_CRABCACHE: class in the high byte");
 CRAB_STATIC_ASSERT((CRAB_ERR_INTERNAL >> 8) == 3, "INTERNAL: class in the high byte");
 
-/** @brief What a caller can do about an error: its class, also of a code that this version does not know. [P-8] */
+/**
+ * @brief What a caller can do about an error: its class, also of a code that this version does not know. [P-8]
+ * @param code of an error.
+ * @return an enum crab_error_class, or another number if this version does not know the class.
+ */
 static inline int crab_error_class(uint16_t code)
 {
     return code >> 8;
@@ -512,6 +532,7 @@ static inline int crab_error_class(uint16_t code)
 
 /**
  * @brief Name of a request's op.
+ * @param op its number.
  * @return a string that lives for ever, or NULL if there is none.
  */
 static inline const char *crab_op_name(uint8_t op)
@@ -546,6 +567,7 @@ static inline const char *crab_op_name(uint8_t op)
 
 /**
  * @brief Name of a reply's or push's op.
+ * @param op its number.
  * @return a string that lives for ever, or NULL if there is none.
  */
 static inline const char *crab_reply_name(uint8_t op)
@@ -586,6 +608,7 @@ static inline const char *crab_reply_name(uint8_t op)
 
 /**
  * @brief Name of an error.
+ * @param code its number.
  * @return a string that lives for ever, or NULL if there is none.
  */
 static inline const char *crab_error_name(uint16_t code)
@@ -642,6 +665,7 @@ static inline const char *crab_error_name(uint16_t code)
 
 /**
  * @brief What an error says to people.
+ * @param code its number.
  * @return a string that lives for ever, or NULL if there is none.
  */
 static inline const char *crab_error_text(uint16_t code)
@@ -696,7 +720,11 @@ static inline const char *crab_error_text(uint16_t code)
     }
 }
 
-/** @brief Whether the server closes the connection after this error. */
+/**
+ * @brief Whether the server closes the connection after this error.
+ * @param code an enum crab_error.
+ * @return true: it is so.
+ */
 static inline bool crab_error_closes(uint16_t code)
 {
     switch (code) {
@@ -711,7 +739,11 @@ static inline bool crab_error_closes(uint16_t code)
     }
 }
 
-/** @brief Whether a request changes the store: only such a one may be QUIET. */
+/**
+ * @brief Whether a request changes the store: only such a one may be QUIET.
+ * @param op a CRAB_OP_*.
+ * @return true: it is so.
+ */
 static inline bool crab_op_is_write(uint8_t op)
 {
     switch (op) {
@@ -766,7 +798,7 @@ static inline struct crab_slice crab_slice_str(const char *string)
     return crab_slice_of(string, strlen(string));
 }
 
-/** @cond: the cursors; the only code that touches raw bytes */
+/** @cond INTERNAL */ /* the cursors; the only code that touches raw bytes */
 #define CRAB_COMMON_FLAGS (CRAB_FLAG_QUIET | CRAB_FLAG_TAG | CRAB_FLAG_EXT)
 #define CRAB_TAGGED_HEAD ((size_t)CRAB_REPLY_HEADER + 4)
 
@@ -1073,7 +1105,7 @@ CRAB_STATIC_ASSERT(offsetof(struct crab_req_flush, value) == offsetof(struct cra
 CRAB_STATIC_ASSERT(offsetof(struct crab_req_incr, value) == offsetof(struct crab_req_head, value), "INCR begins with the head");
 CRAB_STATIC_ASSERT(offsetof(struct crab_req_decr, value) == offsetof(struct crab_req_head, value), "DECR begins with the head");
 
-/** @cond: what all requests share */
+/** @cond INTERNAL */ /* what all requests share */
 
 /* What the specification says of a request beside its fields. */
 struct crab_rule {
@@ -1092,7 +1124,7 @@ CRAB_FOLD enum crab_decode crab_request_begin(const uint8_t *buf, size_t len, co
     memset(head, 0, sizeof *head);
     head->op = len == 0 ? 0 : buf[0];
     if (len < CRAB_REQUEST_HEADER)
-        return crab_need_more(frame, CRAB_REQUEST_HEADER);
+        return crab_need_more(frame, len == 0 ? 1 : CRAB_REQUEST_HEADER);
 
     uint8_t flags = buf[1];
     uint32_t klen = crab_load_u16(buf + 2);
@@ -1217,7 +1249,7 @@ static inline uint8_t *crab_request_put_ext(uint8_t *p, uint8_t flags, struct cr
 }
 /** @endcond */
 
-/** @cond: parts of the codec of PING */
+/** @cond INTERNAL */ /* parts of the codec of PING */
 static inline uint32_t crab_req_ping_fields(uint8_t flags)
 {
     (void)flags;
@@ -1315,7 +1347,7 @@ static inline size_t crab_req_ping_encode(const struct crab_req_ping *m, uint8_t
 }
 
 
-/** @cond: parts of the codec of PUT */
+/** @cond INTERNAL */ /* parts of the codec of PUT */
 static inline uint32_t crab_req_put_fields(uint8_t flags)
 {
     return 0U + ((flags & CRAB_PUT_TTL) != 0 ? 8U : 0U) + ((flags & CRAB_PUT_APP_FLAGS) != 0 ? 4U : 0U) + ((flags & CRAB_PUT_IF_VERSION_MASK) == CRAB_PUT_IF_VERSION ? 8U : 0U);
@@ -1441,7 +1473,7 @@ static inline size_t crab_req_put_encode(const struct crab_req_put *m, uint8_t *
 }
 
 
-/** @cond: parts of the codec of GET */
+/** @cond INTERNAL */ /* parts of the codec of GET */
 static inline uint32_t crab_req_get_fields(uint8_t flags)
 {
     return 0U + ((flags & CRAB_GET_TTL) != 0 ? 8U : 0U);
@@ -1548,7 +1580,7 @@ static inline size_t crab_req_get_encode(const struct crab_req_get *m, uint8_t *
 }
 
 
-/** @cond: parts of the codec of DEL */
+/** @cond INTERNAL */ /* parts of the codec of DEL */
 static inline uint32_t crab_req_del_fields(uint8_t flags)
 {
     (void)flags;
@@ -1646,7 +1678,7 @@ static inline size_t crab_req_del_encode(const struct crab_req_del *m, uint8_t *
 }
 
 
-/** @cond: parts of the codec of EXPIRE */
+/** @cond INTERNAL */ /* parts of the codec of EXPIRE */
 static inline uint32_t crab_req_expire_fields(uint8_t flags)
 {
     (void)flags;
@@ -1749,7 +1781,7 @@ static inline size_t crab_req_expire_encode(const struct crab_req_expire *m, uin
 }
 
 
-/** @cond: parts of the codec of STATS */
+/** @cond INTERNAL */ /* parts of the codec of STATS */
 static inline uint32_t crab_req_stats_fields(uint8_t flags)
 {
     (void)flags;
@@ -1847,7 +1879,7 @@ static inline size_t crab_req_stats_encode(const struct crab_req_stats *m, uint8
 }
 
 
-/** @cond: parts of the codec of HELLO */
+/** @cond INTERNAL */ /* parts of the codec of HELLO */
 static inline uint32_t crab_req_hello_fields(uint8_t flags)
 {
     (void)flags;
@@ -1959,7 +1991,7 @@ static inline size_t crab_req_hello_encode(const struct crab_req_hello *m, uint8
 }
 
 
-/** @cond: parts of the codec of AUTH */
+/** @cond INTERNAL */ /* parts of the codec of AUTH */
 static inline uint32_t crab_req_auth_fields(uint8_t flags)
 {
     (void)flags;
@@ -2057,7 +2089,7 @@ static inline size_t crab_req_auth_encode(const struct crab_req_auth *m, uint8_t
 }
 
 
-/** @cond: parts of the codec of FLUSH */
+/** @cond INTERNAL */ /* parts of the codec of FLUSH */
 static inline uint32_t crab_req_flush_fields(uint8_t flags)
 {
     (void)flags;
@@ -2155,7 +2187,7 @@ static inline size_t crab_req_flush_encode(const struct crab_req_flush *m, uint8
 }
 
 
-/** @cond: parts of the codec of INCR */
+/** @cond INTERNAL */ /* parts of the codec of INCR */
 static inline uint32_t crab_req_incr_fields(uint8_t flags)
 {
     return 8U + ((flags & CRAB_INCR_TTL) != 0 ? 8U : 0U) + ((flags & CRAB_INCR_INITIAL) != 0 ? 8U : 0U);
@@ -2274,7 +2306,7 @@ static inline size_t crab_req_incr_encode(const struct crab_req_incr *m, uint8_t
 }
 
 
-/** @cond: parts of the codec of DECR */
+/** @cond INTERNAL */ /* parts of the codec of DECR */
 static inline uint32_t crab_req_decr_fields(uint8_t flags)
 {
     return 8U + ((flags & CRAB_DECR_TTL) != 0 ? 8U : 0U) + ((flags & CRAB_DECR_INITIAL) != 0 ? 8U : 0U);
@@ -2407,7 +2439,7 @@ static inline enum crab_decode crab_request_decode(const uint8_t *buf, size_t le
     union crab_request *out, struct crab_frame *frame)
 {
     if (len == 0)
-        return crab_need_more(frame, CRAB_REQUEST_HEADER);
+        return crab_need_more(frame, 1);
     switch (buf[0]) {
     case CRAB_OP_PING:
         return crab_req_ping_decode(buf, len, max_value, &out->ping, frame);
@@ -2694,7 +2726,7 @@ union crab_reply {
     struct crab_rep_unknown unknown; /**< A reply or push of an op that this version does not know. */
 };
 
-/** @cond: what all replies share */
+/** @cond INTERNAL */ /* what all replies share */
 static inline size_t crab_reply_frame_size(bool tagged, size_t fixed, size_t tail)
 {
     const uint64_t most = UINT32_MAX < SIZE_MAX / 2 ? UINT32_MAX : SIZE_MAX / 2;
@@ -2724,7 +2756,7 @@ static inline uint8_t *crab_reply_put_header(uint8_t *p, uint8_t op, bool tagged
 }
 /** @endcond */
 
-/** @cond: parts of the reply decoder */
+/** @cond INTERNAL */ /* parts of the reply decoder */
 /* The bytes of a reply's fixed fields: what it has at the least after its header. */
 static inline uint32_t crab_reply_fixed(uint8_t op)
 {
@@ -3402,7 +3434,7 @@ static inline size_t crab_reply_encode(const union crab_reply *m, uint8_t *buf, 
     }
 }
 
-/** @cond: a reply that is not wrapped */
+/** @cond INTERNAL */ /* a reply that is not wrapped */
 static inline enum crab_decode crab_reply_decode_plain(const uint8_t *buf, size_t len, uint32_t max_len,
     union crab_reply *out, struct crab_frame *frame)
 {

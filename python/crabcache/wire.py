@@ -704,7 +704,7 @@ def decode_request(data: bytes, max_value: int = DEFAULT_MAX_VALUE) -> Whole | N
     the frame is whole, so that a receiver can skip what it refuses without keeping it.
     """
     if not data:
-        return NeedMore(REQUEST_HEADER)
+        return NeedMore(1)
     if not in_ranges(data[0], REQUEST_OPS):
         return Malformed(ErrorCode.NOT_CRABCACHE, op=data[0])
     if len(data) < REQUEST_HEADER:

@@ -178,12 +178,12 @@ def op_ranges(spec: Spec) -> str:
             tests.append("(" + " && ".join(t for t in (low, high) if t) + ")")
         text = f"Whether a byte is in the range of {'pushes' if kind == 'push' else kind.replace('reply', 'replie') + 's'}."
         out.append(
-            f"{doc(text)}static inline bool crab_op_is_{kind}(uint8_t op)\n{{\n    return {' || '.join(tests)};\n}}\n"
+            f"{predicate(text, 'op', 'a byte.')}static inline bool crab_op_is_{kind}(uint8_t op)\n{{\n    return {' || '.join(tests)};\n}}\n"
         )
     singles = [m for m in spec.replies if m.single]
     test = " || ".join(f"op == {op_name(m)}" for m in singles)
     text = "Whether a reply is a single byte."
-    out.append(f"{doc(text)}static inline bool crab_reply_is_single(uint8_t op)\n{{\n    return {test};\n}}\n")
+    out.append(f"{predicate(text, 'op', 'a CRAB_REP_*.')}static inline bool crab_reply_is_single(uint8_t op)\n{{\n    return {test};\n}}\n")
     return "\n".join(out)
 
 
@@ -201,11 +201,16 @@ def errors(spec: Spec) -> str:
     return "".join(out)
 
 
+def predicate(text: str, argument: str, what: str) -> str:
+    """The comment of a function that says yes or no."""
+    return f"/**\n * @brief {text}\n * @param {argument} {what}\n * @return true: it is so.\n */\n"
+
+
 def name_function(function: str, argument: str, rows: list[tuple[str, str]], text: str) -> str:
     """A function from a number to a string; NULL for a number that has none."""
     cases = "".join(f'    case {case}:\n        return "{string}";\n' for case, string in rows)
     return (
-        f"/**\n * @brief {text}\n * @return a string that lives for ever, or NULL if there is none.\n */\n"
+        f"/**\n * @brief {text}\n * @param {argument.split()[-1]} its number.\n * @return a string that lives for ever, or NULL if there is none.\n */\n"
         f"static inline const char *{function}({argument})\n{{\n    switch ({argument.split()[-1]}) {{\n{cases}"
         "    default:\n        return NULL;\n    }\n}\n"
     )
@@ -221,14 +226,14 @@ def names(spec: Spec) -> str:
     ]
     closing = "".join(f"    case CRAB_ERR_{e.name}:\n" for e in spec.errors if e.closes)
     parts.append(
-        "/** @brief Whether the server closes the connection after this error. */\n"
-        "static inline bool crab_error_closes(uint16_t code)\n{\n    switch (code) {\n"
+        predicate("Whether the server closes the connection after this error.", "code", "an enum crab_error.")
+        + "static inline bool crab_error_closes(uint16_t code)\n{\n    switch (code) {\n"
         f"{closing}        return true;\n    default:\n        return false;\n    }}\n}}\n"
     )
     writes = "".join(f"    case {op_name(m)}:\n" for m in spec.requests if m.write)
     parts.append(
-        "/** @brief Whether a request changes the store: only such a one may be QUIET. */\n"
-        "static inline bool crab_op_is_write(uint8_t op)\n{\n    switch (op) {\n"
+        predicate("Whether a request changes the store: only such a one may be QUIET.", "op", "a CRAB_OP_*.")
+        + "static inline bool crab_op_is_write(uint8_t op)\n{\n    switch (op) {\n"
         f"{writes}        return true;\n    default:\n        return false;\n    }}\n}}\n"
     )
     return "\n".join(parts)
@@ -324,7 +329,7 @@ def request_codec(spec: Spec, message: Message) -> str:
     conflict = contradiction(message, "flags")
     checked = [f for f in fixed(message) if f.check]
 
-    out = [f"\n/** @cond: parts of the codec of {label} */\n"]
+    out = [f"\n/** @cond INTERNAL */ /* parts of the codec of {label} */\n"]
     out.append(f"static inline uint32_t {name}_fields(uint8_t flags)\n{{\n")
     if "flags" not in fields_size(message):
         out.append("    (void)flags;\n")
@@ -432,7 +437,7 @@ static inline enum crab_decode crab_request_decode(const uint8_t *buf, size_t le
     union crab_request *out, struct crab_frame *frame)
 {
     if (len == 0)
-        return crab_need_more(frame, CRAB_REQUEST_HEADER);
+        return crab_need_more(frame, 1);
     switch (buf[0]) {
 """,
         decode,
@@ -507,7 +512,7 @@ def reply_decoders(spec: Spec) -> str:
             cases.append(f"    case {op_name(message)}:\n{''.join(body)}        break;\n")
     singles = "".join(f"    case {op_name(m)}:\n" for m in spec.replies if m.single)
     return (
-        "/** @cond: parts of the reply decoder */\n"
+        "/** @cond INTERNAL */ /* parts of the reply decoder */\n"
         "/* The bytes of a reply's fixed fields: what it has at the least after its header. */\n"
         "static inline uint32_t crab_reply_fixed(uint8_t op)\n{\n    switch (op) {\n"
         f"{sizes}    case CRAB_REP_TAGGED:\n        return 5; /* the tag and a reply of one byte */\n    default:\n        return 0;\n    }}\n}}\n\n"

@@ -105,6 +105,11 @@ def number(type_name: str, value: int) -> int | str:
 # ------------------------------------------------------------------------------------- building requests
 
 
+def header_needs(have: int) -> int:
+    """The least that a decoder needs which has fewer bytes than the header: the first byte alone can refuse a frame."""
+    return 1 if have == 0 else 8
+
+
 @dataclass(frozen=True)
 class Request:
     """A request in parts. `klen`, `blen` and `ext_len` are what the frame says if it lies."""
@@ -159,7 +164,7 @@ class Request:
 
     def needs(self, size: int) -> list[int]:
         """What a decoder needs at least if it has 0, 1, ... size - 1 bytes."""
-        return [8 if cut < 8 else self.front if cut < self.front else self.total for cut in range(size)]
+        return [header_needs(cut) if cut < 8 else self.front if cut < self.front else self.total for cut in range(size)]
 
     def message(self) -> dict[str, Any]:
         """The decoded message in JSON."""
@@ -473,7 +478,7 @@ def unknown_requests(spec: Spec) -> Iterator[Vector]:
         yield fatal(spec, f"unknown/not-crabcache-{op:#04x}", data, "NOT_CRABCACHE", "P-4.3.1", 1, MAX_VALUE)
     yield fatal(spec, "unknown/not-crabcache-http", b"GET / HTTP/1.1\r\n\r\n", "NOT_CRABCACHE", "P-3.2.2", 1, MAX_VALUE)
     yield fatal(spec, "unknown/not-crabcache-resp", b"*1\r\n$4\r\nPING\r\n", "NOT_CRABCACHE", "P-3.2.2", 1, MAX_VALUE)
-    yield Vector("unknown/nothing", "truncated", "P-3.1.2", b"", {"result": "need_more", "size": 8}, {"max_value": MAX_VALUE})
+    yield Vector("unknown/nothing", "truncated", "P-3.1.2", b"", {"result": "need_more", "size": 1}, {"max_value": MAX_VALUE})
 
 
 def unknown(spec: Spec, op: int, flags: int, body: bytes, name: str, klen: int = 0, blen: int | None = None) -> Vector:
@@ -484,13 +489,13 @@ def unknown(spec: Spec, op: int, flags: int, body: bytes, name: str, klen: int =
     error = spec.error("UNKNOWN_OP")
     expect = {"result": "malformed", "error": error.name, "code": error.code, "skip": 8 + struct.unpack_from("<I", data, 4)[0],
               "op": op, "flags": flags, "tag": TAG_VALUE if tagged else None}
-    needs = [8 if cut < 8 else 12 for cut in range(decided)]
+    needs = [header_needs(cut) if cut < 8 else 12 for cut in range(decided)]
     return Vector(f"unknown/op-{op:#04x}-{name}", "must-ignore", "P-4.3.4", data, expect, {"max_value": MAX_VALUE}, needs)
 
 
 def fatal(spec: Spec, name: str, data: bytes, error: str, clause: str, decided: int, max_value: int) -> Vector:
     expect = {"result": "malformed", "error": error, "code": spec.error(error).code, "skip": 0}
-    return Vector(name, "malformed", clause, data, expect, {"max_value": max_value}, [8] * decided)
+    return Vector(name, "malformed", clause, data, expect, {"max_value": max_value}, [header_needs(cut) for cut in range(decided)])
 
 
 # ---------------------------------------------------------------------------------------- replies, pushes
