@@ -20,6 +20,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "crabcache/version.h"
@@ -37,6 +38,9 @@
 
 /* How long accepting pauses when descriptors or memory are used up. */
 #define PAUSE_MS 100
+
+/* One wish to stop can come twice: from timeout(1) to the process group, and from make to its child. */
+#define SIGNAL_ECHO_MS 50
 
 /* At most this much of the buffers' budget goes to caches of free buffers. */
 #define CACHE_SHARE 16U
@@ -247,9 +251,17 @@ static void serve(struct server *s)
     }
 }
 
+static uint64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 /* Stop the workers; a second signal ends the process at once. */
 static void stop_workers(struct server *s)
 {
+    uint64_t began_ms = monotonic_ms();
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_stop(s->workers[i]);
     uint64_t done = 0;
@@ -257,8 +269,10 @@ static void stop_workers(struct server *s)
         struct pollfd fds[2] = {{.fd = s->signal_fd, .events = POLLIN}, {.fd = s->done_fd, .events = POLLIN}};
         if (poll(fds, 2, -1) < 0)
             continue;
-        if (fds[0].revents != 0 && read_signal(s) != 0) {
+        if (fds[0].revents != 0 && read_signal(s) != 0 && monotonic_ms() - began_ms >= SIGNAL_ECHO_MS) {
             log_line(s->log, LOG_LEVEL_WARNING, "stopped at once by a second signal");
+            for (unsigned i = 0; i < s->worker_count; i++)
+                worker_abandon(s->workers[i]);
             _exit(EXIT_FAILURE);
         }
         uint64_t count;

@@ -16,8 +16,8 @@
 struct store;
 struct buf_budget;
 
-/** Ops with a counter of their own; unknown ones share number 0. */
-#define STATS_OPS 16U
+/** Ops with a counter of their own: all that requests can have; unknown ones share number 0. */
+#define STATS_OPS 0xC0U
 
 /** Room that every text of stats_render() fits, with up to STATS_MAX_WORKERS workers. */
 #define STATS_TEXT_BYTES ((size_t)32 << 10)

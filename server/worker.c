@@ -344,6 +344,11 @@ void worker_stop(struct worker *worker)
     wake(worker);
 }
 
+void worker_abandon(struct worker *worker)
+{
+    pthread_detach(worker->thread);
+}
+
 void worker_destroy(struct worker *worker)
 {
     if (worker == NULL)

@@ -58,6 +58,9 @@ void worker_adopt(struct worker *worker, struct conn *c);
 /** @brief Ask the thread to answer what was received, say goodbye, and end. @threads any */
 void worker_stop(struct worker *worker);
 
+/** @brief Let the thread go: the process is about to end without waiting for it. @threads any */
+void worker_abandon(struct worker *worker);
+
 /** @brief Wait for the thread to end (see worker_stop()) and free the worker. NULL is accepted. */
 void worker_destroy(struct worker *worker);
 

@@ -288,7 +288,10 @@ class Terminal:
 
     def wait(self) -> int:
         """Its exit status; what it still prints is read, or it would block."""
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
+            left = deadline - time.monotonic()
+            assert left > 0 and select.select([self.fd], [], [], left)[0], "it does not end"
             try:
                 if not os.read(self.fd, 4096):
                     break
@@ -327,5 +330,6 @@ def test_a_terminal(shared_server: Server, peer: Peer, tmp_path: Path) -> None:
     terminal.read_until(b"stats workers")
     terminal.type(b"\n")
     terminal.read_until(b"workers.")
+    terminal.read_until(prompt)  # before it, the terminal would take the end of input for itself
     terminal.type(b"\x04")
     assert terminal.wait() == 0

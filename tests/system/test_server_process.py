@@ -169,6 +169,18 @@ def test_second_signal_ends_at_once(start_server) -> None:
         assert time.monotonic() - began < 2
 
 
+def test_one_stop_that_arrives_twice(start_server) -> None:
+    """timeout(1) signals its process group, and make its child: the server in it is told twice, and stops in order."""
+    server = start_server("--memory", "64M", "--threads", "2")
+    with server.connect() as peer:
+        peer.hello()
+        server.signal(signal.SIGTERM)
+        time.sleep(0.005)
+        server.signal(signal.SIGTERM)
+        assert isinstance(peer.receive(), wire.GoawayPush)
+    assert server.wait() == 0
+
+
 def test_no_sigpipe_without_a_reader() -> None:
     """Nobody reads the ready line: the server runs all the same."""
     read_end, write_end = os.pipe()
