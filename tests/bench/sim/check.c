@@ -105,6 +105,7 @@ static void check_scans(void)
     /* 400,000 bytes hold 4,000 items; a hot key comes back after 5,000 others. */
     expect(hot_hits("lru", 50) < 0.01, "a scan", "LRU should lose what returns after more than its size");
     expect(hot_hits("segment", 50) > 0.95, "a scan", "segments should keep what was hot");
+    expect(hot_hits("segment:relink=0,ghost=0,fill=100", 50) > 0.95, "a scan", "copying forward alone should keep what was hot");
     expect(hot_hits("s3fifo", 50) > 0.95, "a scan", "S3-FIFO should keep what was hot");
 }
 
