@@ -79,11 +79,12 @@ UNIT_SRC    := $(wildcard tests/unit/test_*.c)
 UNIT_CXX    := $(wildcard tests/unit/test_*.cc)
 SUPPORT_SRC := $(wildcard tests/support/*.c)
 BENCH_SRC   := $(wildcard tests/bench/*.c)
+SIM_SRC     := $(wildcard tests/bench/sim/*.c)
 FUZZ_SRC    := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_MAIN   := $(wildcard tests/fuzz/standalone.c)
 FUZZ_HELP   := $(filter-out $(FUZZ_SRC) $(FUZZ_MAIN),$(wildcard tests/fuzz/*.c))
 ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(REPLAY_SRC) $(UNIT_SRC) $(SUPPORT_SRC) $(BENCH_SRC) \
-               $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
+               $(SIM_SRC) $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
 
 obj       = $(addprefix $(B)/obj/,$(addsuffix .o,$(1)))
 MAINS    := $(wildcard server/main.c client/cli/main.c client/replay/main.c)
@@ -97,6 +98,7 @@ SERVER   := $(call program,server,crabcache-server)
 CLI      := $(call program,client/cli,crabcache-cli)
 REPLAY   := $(call program,client/replay,crabcache-replay)
 PROGRAMS := $(SERVER) $(CLI) $(REPLAY)
+SIM      := $(B)/crabcache-sim
 LIBS     := $(LIB_A) $(if $(LIB_SO),$(B)/$(SONAME) $(B)/libcrabcache.so)
 
 # What tests link: everything but the mains, as archives, so that a test pulls in only what it names.
@@ -196,6 +198,10 @@ $(B)/crabcache-replay: $(call obj,$(REPLAY_SRC) $(LIB_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(REPLAY_LIBS)
 
+$(SIM): $(call obj,$(SIM_SRC))
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(REPLAY_LIBS)
+
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.c.o $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
@@ -282,6 +288,13 @@ fuzz: $(addprefix fuzz-,$(FUZZ_NAMES)) ## Each fuzzer for FUZZ_SECONDS=900 (make
 $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
 	@$(MAKE) --no-print-directory MODE=fuzz build/fuzz/tests/fuzz/fuzz_$*
 	@tests/support/fuzz.sh $* $(FUZZ_SECONDS)
+
+# ---- measurements ---------------------------------------------------------------------------------------------------
+
+.PHONY: bench-codec sim
+bench-codec: $(B)/tests/bench/bench_codec ## What the C codec costs: ns per message, decoded and encoded
+	@$<
+sim: $(SIM) ## Build crabcache-sim, the simulator of eviction policies (tests/bench/sim/run-gate runs the whole table)
 
 # ---- lint and warnings ----------------------------------------------------------------------------------------------
 
