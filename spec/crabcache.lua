@@ -306,7 +306,7 @@ local REPLIES = {
             { name = "version", type = "u8", doc = "The protocol version: the highest that both sides speak." },
             { name = "features", type = "u32", doc = "The features that are switched on: some or all of those asked for." },
             { name = "max_key", type = "u32", doc = "The longest key in bytes." },
-            { name = "max_value", type = "u32", doc = "The longest value in bytes." },
+            { name = "max_value", type = "u32", doc = "The longest value in bytes that PUT takes." },
             { name = "max_in_flight", type = "u32", doc = "How many unanswered requests a client keeps at the most." },
             { name = "server_name", type = "text", doc = "Name and version of the server's program, for logs." },
         },

@@ -148,8 +148,8 @@
 #define CRAB_OP_STATS 0x06
 
 /**
- * Agree on version and features. Optional; the first request of a connection or none. The value is the
- * client's name, UTF-8, for logs.
+ * Agree on version and features. Optional; before any other request of a connection, and again only if
+ * it failed. The value is the client's name, UTF-8, for logs.
  */
 #define CRAB_OP_HELLO 0x07
 
@@ -439,7 +439,10 @@ enum crab_error {
      * connection goes on as if HELLO had not been sent.
      */
     CRAB_ERR_UNSUPPORTED_VERSION = 0x020c,
-    /** The op is not allowed in this state of the connection. HELLO came after another request. */
+    /**
+     * The op is not allowed in this state of the connection. HELLO came after a WELCOME or after
+     * another request.
+     */
     CRAB_ERR_BAD_STATE = 0x020d,
     /** Authenticate first. The server demands AUTH before this op. */
     CRAB_ERR_AUTH_REQUIRED = 0x020e,
@@ -1013,8 +1016,8 @@ struct crab_req_stats {
 };
 
 /**
- * HELLO: Agree on version and features. Optional; the first request of a connection or none. The value
- * is the client's name, UTF-8, for logs.
+ * HELLO: Agree on version and features. Optional; before any other request of a connection, and again
+ * only if it failed. The value is the client's name, UTF-8, for logs.
  */
 struct crab_req_hello {
     uint8_t op;             /**< The message's op; set by decode, written by encode. */
@@ -2683,7 +2686,7 @@ struct crab_rep_welcome {
     uint8_t version; /**< The protocol version: the highest that both sides speak. */
     uint32_t features; /**< The features that are switched on: some or all of those asked for. */
     uint32_t max_key; /**< The longest key in bytes. */
-    uint32_t max_value; /**< The longest value in bytes. */
+    uint32_t max_value; /**< The longest value in bytes that PUT takes. */
     uint32_t max_in_flight; /**< How many unanswered requests a client keeps at the most. */
     struct crab_slice server_name; /**< Name and version of the server's program, for logs. Borrowed. */
 };

@@ -219,7 +219,7 @@ class UnsupportedVersionError(ServerError, PermanentError):
 
 
 class BadStateError(ServerError, PermanentError):
-    """HELLO came after another request."""
+    """HELLO came after a WELCOME or after another request."""
 
     code = 0x020d
     name = "BAD_STATE"

@@ -110,8 +110,8 @@ class Op(IntEnum):
     # Read the server's statistics. The key names one section: server, connections, store, workers or ops; without a
     # key all of them.
     STATS = 0x06
-    # Agree on version and features. Optional; the first request of a connection or none. The value is the client's
-    # name, UTF-8, for logs.
+    # Agree on version and features. Optional; before any other request of a connection, and again only if it failed.
+    # The value is the client's name, UTF-8, for logs.
     HELLO = 0x07
     # Authenticate. The key is the user's name, the value is the secret.
     AUTH = 0x08
@@ -232,7 +232,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_SECTION = 0x020b
     # HELLO offers no version that the server speaks. The connection goes on as if HELLO had not been sent.
     UNSUPPORTED_VERSION = 0x020c
-    # HELLO came after another request.
+    # HELLO came after a WELCOME or after another request.
     BAD_STATE = 0x020d
     # The server demands AUTH before this op.
     AUTH_REQUIRED = 0x020e
@@ -516,8 +516,8 @@ class StatsRequest(Request):
 
 @dataclass(kw_only=True)
 class HelloRequest(Request):
-    """Agree on version and features. Optional; the first request of a connection or none. The value is the client's
-    name, UTF-8, for logs.
+    """Agree on version and features. Optional; before any other request of a connection, and again only if it failed.
+    The value is the client's name, UTF-8, for logs.
     """
 
     # The lowest protocol version that the client speaks.
@@ -924,7 +924,7 @@ class WelcomeReply(Reply):
     features: int = 0
     # The longest key in bytes.
     max_key: int = 0
-    # The longest value in bytes.
+    # The longest value in bytes that PUT takes.
     max_value: int = 0
     # How many unanswered requests a client keeps at the most.
     max_in_flight: int = 0

@@ -3,7 +3,7 @@
 
 The transcript's bytes are read out of the document: each frame must be what the codec makes of it, and a real server
 must answer the client's bytes with the server's, but for what the document calls an example: versions, the server's
-name, and the time that is left of a time to live.
+name and its limit for values, and the time that is left of a time to live.
 """
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def without_examples(message: object, versions: dict[int, int]) -> object:
     if "version" in known and not isinstance(message, wire.WelcomeReply):
         change["version"] = versions.setdefault(message.version, len(versions))
     if isinstance(message, wire.WelcomeReply):
+        assert 0 < message.max_value <= 2**30
         change["server_name"] = b""
+        change["max_value"] = 0
     if isinstance(message, wire.MetaReply):
         assert 0 < message.ttl_ms <= 60_000
         change["ttl_ms"] = 1
