@@ -2,9 +2,9 @@
 /*
  * Deadlines on a clock that does not step, and connecting.
  *
- * Invariants: every wait goes through net_wait(), which ends by its deadline whatever signals arrive.  A socket that
- * leaves this file is non-blocking and close-on-exec.  The one call that can be late is getaddrinfo() for a host name:
- * the C library cannot interrupt it; numeric addresses do not come near a name server.
+ * Invariants: every wait goes through net_wait(), which ends by its deadline whatever signals or bytes arrive.  A
+ * socket that leaves this file is non-blocking and close-on-exec.  The one call that can be late is getaddrinfo() for
+ * a host name: the C library cannot interrupt it; numeric addresses do not come near a name server.
  */
 #include "client/net.h"
 
@@ -53,13 +53,13 @@ enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, s
     struct pollfd entry = {.fd = fd, .events = events};
     for (;;) {
         int wait_ms = left_ms(deadline);
+        if (wait_ms == 0) /* whatever there is to read: who never stops sending must not outlast the deadline */
+            return CRAB_E_TIMEOUT;
         int ready = poll(&entry, 1, wait_ms);
         if (ready > 0) {
             *revents = entry.revents;
             return CRAB_OK;
         }
-        if (ready == 0 && left_ms(deadline) == 0)
-            return CRAB_E_TIMEOUT;
         if (ready < 0 && errno != EINTR)
             return CRAB_E_SYSTEM;
     }

@@ -28,6 +28,8 @@ void net_deadline_start(struct net_deadline *deadline);
 
 /**
  * @brief Wait until a socket is ready, through signals, no longer than to the deadline.
+ *
+ * After the deadline it is never ready, so that a loop around this ends even if the peer never stops sending.
  * @param fd a socket
  * @param events POLLIN, POLLOUT or both
  * @param deadline when to stop; started if it was not

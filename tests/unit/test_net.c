@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deadlines and connecting: signals, refused and silent hosts, names that do not resolve, what a socket is like; and
- * opening a connection under one deadline.
+ * Deadlines and connecting: signals, refused and silent hosts, names that do not resolve, what a socket is like; a
+ * peer that never stops sending; and opening a connection under one deadline.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -128,6 +128,80 @@ static void one_deadline_covers_connect_and_hello(void **state)
     peer_close(&peer);
 }
 
+/* ---- a peer that never stops sending */
+
+static void nothing_is_ready_after_the_deadline(void **state)
+{
+    struct peer peer;
+    short revents = 0;
+    (void)state;
+    peer_listen(&peer);
+    struct crab_conn *conn = peer_connect(&peer, (struct crab_conn_options){0});
+    int fd = crab_conn_fd(conn);
+    struct net_deadline past = {.timeout_ms = 5};
+    struct net_deadline future = {.timeout_ms = 20000};
+    struct net_deadline none = {.timeout_ms = CRAB_NO_TIMEOUT};
+    peer_send_hex(&peer, "11");
+    net_deadline_start(&past);
+    (void)usleep(10000);
+    assert_int_equal(net_wait(fd, POLLIN | POLLOUT, &past, &revents), CRAB_E_TIMEOUT);
+    assert_int_equal(net_wait(fd, POLLIN, &future, &revents), CRAB_OK);
+    assert_int_equal(revents, POLLIN);
+    assert_int_equal(net_wait(fd, POLLIN, &none, &revents), CRAB_OK);
+    /* Less than a millisecond that is left is still time; a busy machine may let it pass, but not always. */
+    enum crab_status status = CRAB_E_TIMEOUT;
+    for (unsigned i = 0; i < 1000 && status == CRAB_E_TIMEOUT; i++) {
+        struct net_deadline short_one = {.timeout_ms = 1};
+        net_deadline_start(&short_one);
+        short_one.end_ns -= 500000;
+        status = net_wait(fd, POLLIN, &short_one, &revents);
+    }
+    assert_int_equal(status, CRAB_OK);
+    crab_conn_close(conn);
+    peer_close(&peer);
+}
+
+/* Send pushes that mean nothing to the client until it has gone; never read. */
+static void *flood(void *argument)
+{
+    const struct peer *peer = argument;
+    static uint8_t pushes[5 << 20]; /* zeros, but for the op: no bytes behind the length */
+    for (size_t i = 0; i < sizeof pushes; i += 5)
+        pushes[i] = 0xc5;
+    while (send(peer->fd, pushes, sizeof pushes, MSG_NOSIGNAL) > 0)
+        ;
+    return NULL;
+}
+
+/* What a call returned, which begins after the flood did and must end by its deadline. */
+static enum crab_status call_in_a_flood(bool large)
+{
+    static const uint8_t value[16 << 20];
+    struct peer peer;
+    pthread_t thread;
+    peer_listen(&peer);
+    struct crab_conn *conn = peer_connect_hello(&peer, (struct crab_conn_options){.timeout_ms = 300});
+    assert_int_equal(pthread_create(&thread, NULL, flood, &peer), 0);
+    uint64_t start = now_ms();
+    enum crab_status status =
+        large ? crab_conn_put(conn, "key", 3, value, sizeof value, NULL, NULL) : crab_conn_ping(conn);
+    uint64_t took = now_ms() - start;
+    crab_conn_close(conn);
+    (void)pthread_join(thread, NULL);
+    peer_close(&peer);
+    assert_true(took >= 299 && took < 5000);
+    return status;
+}
+
+static void a_flood_does_not_outlast_the_deadline(void **state)
+{
+    (void)state;
+    assert_int_equal(call_in_a_flood(false), CRAB_E_TIMEOUT);
+    assert_int_equal(call_in_a_flood(true), CRAB_E_TIMEOUT);
+}
+
+/* ---- opening */
+
 /* What a server may do to a client that says HELLO and AUTH. */
 struct script {
     struct peer peer;
@@ -206,6 +280,8 @@ int main(void)
         cmocka_unit_test(a_socket_is_made_as_it_should),
         cmocka_unit_test(failures_to_connect_are_told_apart),
         cmocka_unit_test(one_deadline_covers_connect_and_hello),
+        cmocka_unit_test(nothing_is_ready_after_the_deadline),
+        cmocka_unit_test(a_flood_does_not_outlast_the_deadline),
         cmocka_unit_test(opening_says_hello_and_authenticates),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
