@@ -165,7 +165,8 @@ static enum crab_status break_malformed(struct crab_conn *conn, const struct cra
     return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server sent a malformed reply: %s", crab_error_text(frame->error));
 }
 
-static void note_error(struct crab_conn *conn, const struct crab_rep_error *error)
+/* An ERROR. `last`: where it stands, it can only be the last frame of the stream, whether its code is known or not. */
+static void note_error(struct crab_conn *conn, const struct crab_rep_error *error, bool last)
 {
     char text[CRAB_FAILURE_TEXT];
     const char *known = crab_error_text(error->code);
@@ -174,14 +175,17 @@ static void note_error(struct crab_conn *conn, const struct crab_rep_error *erro
         reply_copy_text(slice_of_string(known != NULL ? known : "the server gave no reason"), text, sizeof text);
     conn->error = error->code;
     (void)conn_complain(conn, CRAB_E_SERVER, text);
-    if (crab_error_closes(error->code)) {
+    if (last || crab_error_closes(error->code)) {
         conn->fatal = true;
         (void)conn_break(conn, CRAB_E_SERVER, 0, "%s", text);
         buffer_drop(&conn->in, buffer_used(&conn->in));
     }
 }
 
-/* What stands at the front of the input is no push, and no request waits for a reply. */
+/*
+ * What stands at the front of the input is no push, and no request waits for a reply.  It may be the ERROR that ends
+ * the stream: one that closes, one of a newer protocol, or any at all if it answers a quiet write [P-8.2.1, P-8.2.4].
+ */
 static enum crab_status refuse_unasked(struct crab_conn *conn)
 {
     union crab_reply reply;
@@ -190,8 +194,9 @@ static enum crab_status refuse_unasked(struct crab_conn *conn)
     bool whole = crab_reply_decode(start, buffer_used(&conn->in), conn->max_reply, &reply, &frame) == CRAB_WHOLE;
     if (*start == CRAB_REP_ERROR && !whole) /* whether it closes the stream is still to come */
         return CRAB_OK;
-    if (whole && reply.head.op == CRAB_REP_ERROR && crab_error_closes(reply.error.code)) {
-        note_error(conn, &reply.error);
+    if (whole && reply.head.op == CRAB_REP_ERROR && !reply.head.tagged &&
+        (conn->quiet.open || crab_error_closes(reply.error.code) || crab_error_name(reply.error.code) == NULL)) {
+        note_error(conn, &reply.error, true);
         return CRAB_E_SERVER;
     }
     return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server sent a reply (0x%02x) to no request", (unsigned)*start);
@@ -228,10 +233,9 @@ static void settle_quiet(struct crab_conn *conn, uint64_t ping_end)
 static const char *mismatch(const struct in_flight *request, const union crab_reply *reply)
 {
     bool wants_tag = (request->flags & CRAB_FLAG_TAG) != 0;
-    bool closing = reply->head.op == CRAB_REP_ERROR && crab_error_closes(reply->error.code);
     if (reply->head.tagged && !wants_tag)
         return "with a tag that nobody asked for";
-    if (!reply->head.tagged && wants_tag && !closing)
+    if (!reply->head.tagged && wants_tag && reply->head.op != CRAB_REP_ERROR) /* [P-4.6.3] */
         return "without the request's tag";
     if (reply->head.tagged && reply->head.tag != request->tag)
         return "with another request's tag";
@@ -256,12 +260,12 @@ static enum crab_status answer(struct crab_conn *conn, const union crab_reply *r
     reply_to_result(reply, result);
     result->request = request.op;
     result->tag = request.tag;
-    if (request.op == CRAB_OP_PING && conn->quiet.open)
+    if (reply->head.op == CRAB_REP_PONG && conn->quiet.open) /* an ERROR instead may be due to a quiet write */
         settle_quiet(conn, request.end);
     if (reply->head.op == CRAB_REP_WELCOME)
         return conn_welcome(conn, &reply->welcome);
-    if (reply->head.op == CRAB_REP_ERROR)
-        note_error(conn, &reply->error);
+    if (reply->head.op == CRAB_REP_ERROR) /* without the tag that the request has, it is the last frame [P-4.6.4] */
+        note_error(conn, &reply->error, (request.flags & CRAB_FLAG_TAG) != 0 && !reply->head.tagged);
     return CRAB_OK;
 }
 
