@@ -205,6 +205,8 @@ int script_run(struct session *session)
     session->interactive = true;
     while (!quit && (len = getline(&line, &capacity, stdin)) > 0) {
         if (line[len - 1] == '\n')
+            line[--len] = '\0';
+        if (len > 0 && line[len - 1] == '\r') /* a script with the line ends of Windows */
             line[len - 1] = '\0';
         int status = run_line(session, line, &quit);
         if (first_failure == CLI_OK)

@@ -251,6 +251,13 @@ def test_scripts(shared_server: Server, peer: Peer) -> None:
     assert b"standard input" in cli(shared_server, stdin=b"put k -\n").stderr
 
 
+def test_scripts_with_the_line_ends_of_windows(shared_server: Server, peer: Peer) -> None:
+    done = cli(shared_server, stdin=b"put a 1\r\n\r\nget a\r\nput b '2\r'\r\nget a\r")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'OK\n"1"\nOK\n"1"\n', b"")
+    assert peer.call(wire.GetRequest(key=b"a")).value == b"1"
+    assert peer.call(wire.GetRequest(key=b"b")).value == b"2\r", "only the one before the line end"
+
+
 def test_a_full_disk_is_noticed(shared_server: Server, peer: Peer) -> None:
     peer.call(wire.PutRequest(key=b"k", value=b"v" * 100))
     with open("/dev/full", "wb") as full:
