@@ -624,6 +624,55 @@ def test_fork_while_a_call_is_under_way(shared_server: Any, client: Client) -> N
     assert failures == []
 
 
+def test_close_in_a_child_leaves_the_parent_alone(client: Client) -> None:
+    """A child that closes while the parent is between calls, or in the middle of one, touches nothing of the parent."""
+    client.put_many({f"key{i}": bytes([i]) * 50_000 for i in range(100)})
+    connection = client._connection
+    assert connection is not None
+    descriptor = connection._library.crab_conn_fd(connection._pointer)
+
+    def close() -> str:
+        closed: list[object] = []
+
+        class Watched:
+            def __getattr__(self, name: str) -> object:
+                if name == "crab_conn_close":
+                    closed.append(name)
+                return getattr(crabcache._connection.library(), name)
+
+        vars(connection)["_library"] = Watched()
+        client.close()
+        connection.close()
+        connection.__del__()
+        try:
+            open_still = os.fstat(descriptor) is not None
+        except OSError:
+            open_still = False
+        return f"closed {len(closed)} times, {'open' if open_still else 'not open'}"
+
+    assert in_child(close) == "closed 1 times, not open", "an idle one is the child's copy, whole: its memory is freed"
+    assert client.get_many([f"key{i}" for i in range(100)]) == {f"key{i}": bytes([i]) * 50_000 for i in range(100)}
+
+    # In the middle of a call: the child's copy may be half changed, so the library must not be let at it.
+    inside: list[str] = []
+    take = crabcache._connection._Run.take
+
+    def take_and_fork(run: Any, until: int) -> None:
+        take(run, until // 2)
+        inside.append(in_child(close))
+        take(run, until)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crabcache._connection._Run, "take", take_and_fork)
+        got = client.get_many([f"key{i}" for i in range(100)])
+    assert got == {f"key{i}": bytes([i]) * 50_000 for i in range(100)}
+    assert inside and set(inside) == {"closed 0 times, open"}
+    assert client._connection is connection, "no reconnecting behind our back"
+    assert connection._library.crab_conn_fd(connection._pointer) == descriptor
+    client.put("key", b"parent")
+    assert client.get("key") == b"parent"
+
+
 # ---- signals
 
 
