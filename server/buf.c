@@ -64,6 +64,11 @@ void buf_budget_release(struct buf_budget *budget, size_t bytes)
     atomic_fetch_sub_explicit(&budget->used, bytes, memory_order_relaxed);
 }
 
+bool buf_budget_is_short(const struct buf_budget *budget)
+{
+    return atomic_load_explicit(&budget->used, memory_order_relaxed) > budget->limit / 4 * 3;
+}
+
 /* ------------------------------------------------------------------------------------------------ pool */
 
 void buf_pool_init(struct buf_pool *pool, struct buf_budget *budget, size_t cache_max)
@@ -112,9 +117,8 @@ size_t buf_cost(size_t size)
     return class_sizes[i];
 }
 
-static bool charge(struct buf_pool *pool, size_t bytes)
+static bool charge(struct buf_pool *pool, size_t bytes, enum buf_use use)
 {
-    enum buf_use use = bytes > BUF_LARGE ? BUF_FOR_FRAMES : BUF_FOR_PIECES;
     if (buf_budget_charge(pool->budget, bytes, use))
         return true;
     if (pool->cached == 0)
@@ -128,7 +132,7 @@ static bool take_large(struct buf_pool *pool, size_t size, struct buf *buf)
     if (size > pool->budget->limit)
         return false;
     size_t cap = buf_cost(size);
-    if (!charge(pool, cap))
+    if (!charge(pool, cap, BUF_FOR_FRAMES))
         return false;
     void *data = mmap(NULL, cap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) {
@@ -149,7 +153,7 @@ bool buf_take(struct buf_pool *pool, size_t size, struct buf *buf)
         memcpy(&class->free, data, sizeof class->free);
         pool->cached -= class->size;
     } else {
-        if (!charge(pool, class->size))
+        if (!charge(pool, class->size, BUF_FOR_PIECES))
             return false;
         data = malloc(class->size);
         if (data == NULL) {
@@ -158,6 +162,39 @@ bool buf_take(struct buf_pool *pool, size_t size, struct buf *buf)
         }
     }
     *buf = (struct buf){data, class->size};
+    return true;
+}
+
+/* Mapped ones are moved by the kernel, without copying. */
+static bool grow_large(struct buf_pool *pool, size_t size, struct buf *buf)
+{
+    size_t cap = buf_cost(size);
+    if (cap > pool->budget->limit || !charge(pool, cap - buf->cap, BUF_FOR_FRAMES))
+        return false;
+    void *data = mremap(buf->data, buf->cap, cap, MREMAP_MAYMOVE);
+    if (data == MAP_FAILED) {
+        buf_budget_release(pool->budget, cap - buf->cap);
+        return false;
+    }
+    *buf = (struct buf){data, cap};
+    return true;
+}
+
+bool buf_grow(struct buf_pool *pool, size_t size, struct buf *buf)
+{
+    assert(size > buf->cap);
+    size_t step = buf->cap / 4 > BUF_STEP ? buf->cap / 4 : BUF_STEP;
+    size_t wanted = buf->cap < BUF_LARGE ? buf->cap + 1 : buf->cap + step;
+    if (wanted > size)
+        wanted = size;
+    if (buf->cap > BUF_LARGE)
+        return grow_large(pool, wanted, buf);
+    struct buf larger;
+    if (!buf_take(pool, wanted, &larger))
+        return false;
+    memcpy(larger.data, buf->data, buf->cap);
+    buf_give(pool, buf);
+    *buf = larger;
     return true;
 }
 

@@ -8,7 +8,7 @@
  * Invariants:
  * - What all pools hold, in use or cached, never exceeds the budget that they share.
  * - A buffer of up to BUF_LARGE bytes is of one of a few sizes and is cached when given back; a larger one
- *   has the size asked for, in whole pages, and goes back to the kernel at once.
+ *   has the size asked for, in whole pages, can grow, and goes back to the kernel at once.
  * - What a queue refers to (struct buf_ref) is released exactly once: when it was sent, or with the queue.
  */
 #ifndef CRABCACHE_SERVER_BUF_H
@@ -22,6 +22,9 @@
 
 /** Largest buffer that pools keep; larger ones are mapped and unmapped. */
 #define BUF_LARGE ((size_t)64 << 10)
+
+/** By how much, at the least, buf_grow() makes a large buffer larger. */
+#define BUF_STEP ((size_t)256 << 10)
 
 /** How many values a queue of output can refer to. */
 #define BUF_OUT_REFS 32U
@@ -99,6 +102,18 @@ void buf_pool_fini(struct buf_pool *pool);
  * @ownership The caller gives it back with buf_give(), to the same pool.
  */
 bool buf_take(struct buf_pool *pool, size_t size, struct buf *buf);
+
+/**
+ * @brief Make a buffer larger, keeping its bytes: by a quarter, by BUF_STEP at the least, not beyond `size`; a pooled
+ *        one is replaced by one of the next size. What a frame costs is so in proportion to what has arrived of it.
+ * @param size  at the most this is wanted; more than buf->cap.
+ * @param buf  has at least one byte more room afterwards; untouched on failure.
+ * @return false: the budget or the memory is not enough now.
+ */
+bool buf_grow(struct buf_pool *pool, size_t size, struct buf *buf);
+
+/** @brief Whether so much is in use, 3/4, that clients who hold much for long should give way. @threads any */
+bool buf_budget_is_short(const struct buf_budget *budget);
 
 /** @brief Give a buffer back and empty `buf`. One without data is accepted. */
 void buf_give(struct buf_pool *pool, struct buf *buf);

@@ -247,8 +247,11 @@ static void do_auth(struct command *c, const struct crab_req_auth *m)
                                            c->env->scratch);
     c->session->authenticated = good;
     if (good) {
+        c->session->failures = 0;
         reply_ok(c);
     } else {
+        if (auth != NULL) /* without users every AUTH fails, and costs nothing */
+            c->session->failures++;
         stats_add(&c->env->counters->auth_failures, 1);
         command_fail(c, CRAB_ERR_AUTH_FAILED);
     }

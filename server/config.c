@@ -22,6 +22,8 @@
 #define MIN_MEMORY (8 * MIB)
 #define MAX_MEMORY ((size_t)16 << 40)
 #define MAX_THREADS 64U
+#define DEFAULT_STALL_S 60U
+#define MAX_STALL_S 86400U
 
 /* Each worker needs this much of --memory, or its buffers would leave too little for those of clients. */
 #define MEMORY_PER_THREAD (2 * MIB)
@@ -43,6 +45,9 @@ static const char help_text[] =
     "                     (default: 64M)\n"
     "  --auth-file FILE   users who may connect, one name:hash per line, with hashes of\n"
     "                     crypt(3); without it everyone may\n"
+    "  --stall-timeout SECONDS\n"
+    "                     how long a client may stop in the middle of a request, or not read\n"
+    "                     what waits for it, 1 to 86400; then it is closed (default: 60)\n"
     "  --log-level LEVEL  error, warning, info or debug (default: info)\n"
     "  --help             print this and exit\n"
     "  --version          print the version and exit\n"
@@ -173,6 +178,15 @@ static bool set_auth_file(struct config *config, const char *value)
     return value[0] != '\0';
 }
 
+static bool set_stall_timeout(struct config *config, const char *value)
+{
+    uint64_t number;
+    if (!read_whole(value, 1, MAX_STALL_S, &number))
+        return false;
+    config->stall_ms = (uint32_t)number * 1000;
+    return true;
+}
+
 static bool set_log_level(struct config *config, const char *value)
 {
     return log_level_parse(value, &config->log_level);
@@ -190,6 +204,7 @@ static const struct flag {
     {"eviction", set_eviction, "evict or none"},
     {"max-value", set_max_value, "a size from 1 to 1G, such as 64M"},
     {"auth-file", set_auth_file, "the path of a file"},
+    {"stall-timeout", set_stall_timeout, "a number of seconds from 1 to 86400"},
     {"log-level", set_log_level, "error, warning, info or debug"},
 };
 
@@ -263,6 +278,7 @@ enum config_result config_parse(int argc, char **argv, struct config *config, ch
         .memory_bytes = (size_t)1 << 30,
         .eviction = STORE_EVICT,
         .max_value = CRAB_DEFAULT_MAX_VALUE,
+        .stall_ms = DEFAULT_STALL_S * 1000,
         .log_level = LOG_LEVEL_INFO,
     };
     optind = 0; /* start anew, whoever used getopt before */

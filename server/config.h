@@ -29,6 +29,7 @@ struct config {
     enum store_eviction eviction;
     uint32_t max_value;    /**< In bytes; an upper bound of the limit in force. */
     const char *auth_file; /**< NULL: no authentication. Borrowed. */
+    uint32_t stall_ms;     /**< How long a client may neither go on with a frame nor take a reply. */
     enum log_level log_level;
 };
 

@@ -7,15 +7,17 @@
  * Most requests never touch the connection's own buffers: they are received into the worker's, executed from there,
  * and answered from the worker's output. Only what is cut off at the end of a receive, or does not go out at once,
  * is copied to a buffer of the connection's own, and back when its turn comes. A frame that is larger than the
- * worker's buffer gets one of exactly its size and is received right into it.
+ * worker's buffer is received right into one of its own, which grows with what arrives.
  */
 #include "server/conn.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -28,6 +30,9 @@
 
 /* How often one call fills and sends the output before the others have their turn. */
 #define ROUNDS 4U
+
+/* How many connections may have to give way for one buffer: enough for the largest step of a usual frame. */
+#define RELIEF_MAX 16
 
 static_assert(sizeof(struct conn) <= 512, "an idle connection costs less than 1 KiB");
 
@@ -81,16 +86,35 @@ static void drop_input(struct conn_io *io, struct conn *c)
     c->runnable = false;
 }
 
-void conn_close(struct conn_io *io, struct conn *c)
+void conn_break(struct conn_io *io, struct conn *c)
 {
-    buf_out_drop(&io->out, dispatch_releaser(io->dispatch)); /* of this connection, if it broke half-way */
     if (c->out.data != NULL)
         buf_out_drop(buf_out_parked(&c->out), dispatch_releaser(io->dispatch));
     buf_give(io->pool, &c->out);
     drop_input(io, c);
     close(c->fd);
+    c->state = CONN_GONE;
+}
+
+void conn_close(struct conn_io *io, struct conn *c)
+{
+    if (c->state != CONN_GONE)
+        conn_break(io, c);
     buf_budget_release(io->pool->budget, sizeof *c);
     free(c);
+}
+
+enum conn_debt conn_debt(const struct conn *c)
+{
+    if (c->out.data != NULL || c->runnable)
+        return CONN_OWES_READING;
+    return c->held != 0 || c->skip != 0 ? CONN_OWES_INPUT : CONN_OWES_NOTHING;
+}
+
+size_t conn_unread(const struct conn *c)
+{
+    int bytes = 0;
+    return ioctl(c->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
 }
 
 uint32_t conn_wanted(const struct conn *c)
@@ -100,9 +124,47 @@ uint32_t conn_wanted(const struct conn *c)
     return c->out.data != NULL || c->runnable ? EPOLLOUT : EPOLLIN;
 }
 
+/* ---------------------------------------------------------------------------------------------- memory */
+
+/* Whether it is worth trying again: somebody gave way. */
+static bool relieved(struct conn_io *io, int *tries)
+{
+    return (*tries)++ < RELIEF_MAX && io->relief.give_up_one(io->relief.context);
+}
+
+static bool take(struct conn_io *io, size_t size, struct buf *buf)
+{
+    int tries = 0;
+    while (!buf_take(io->pool, size, buf)) {
+        if (!relieved(io, &tries))
+            return false;
+    }
+    return true;
+}
+
+static bool grow(struct conn_io *io, size_t size, struct buf *buf)
+{
+    int tries = 0;
+    while (!buf_grow(io->pool, size, buf)) {
+        if (!relieved(io, &tries))
+            return false;
+    }
+    return true;
+}
+
+static bool park(struct conn_io *io, struct buf *buf)
+{
+    int tries = 0;
+    while (!buf_out_park(&io->out, io->pool, buf)) {
+        if (!relieved(io, &tries))
+            return false;
+    }
+    return true;
+}
+
 /* --------------------------------------------------------------------------------------------- sending */
 
-static enum io send_out(struct conn_io *io, const struct conn *c, struct buf_out *out)
+static enum io send_out(struct conn_io *io, struct conn *c, struct buf_out *out)
 {
     struct iovec vector[BUF_OUT_VECTOR];
     struct msghdr message = {.msg_iov = vector};
@@ -113,6 +175,7 @@ static enum io send_out(struct conn_io *io, const struct conn *c, struct buf_out
     } while (sent < 0 && errno == EINTR);
     if (sent < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? IO_AGAIN : IO_END;
+    c->moved_ms = io->now_ms;
     stats_add(&io->counters->bytes_sent, (uint64_t)sent);
     buf_out_sent(out, (size_t)sent, dispatch_releaser(io->dispatch));
     return buf_out_empty(out) ? IO_DONE : IO_AGAIN;
@@ -122,7 +185,7 @@ static enum io send_out(struct conn_io *io, const struct conn *c, struct buf_out
 static enum io give_up(struct conn_io *io, const struct conn *c)
 {
     stats_add(&io->counters->connections_aborted, 1);
-    log_line(io->log, LOG_LEVEL_DEBUG, "connection %d closed: its client does not read, and buffers are used up",
+    log_line(io->log, LOG_LEVEL_DEBUG, "connection %d closed: its client reads too slowly, and buffers are used up",
              c->fd);
     return IO_END;
 }
@@ -136,7 +199,7 @@ static enum io flush(struct conn_io *io, struct conn *c)
     if (sent != IO_AGAIN)
         return sent;
     stats_add(&io->counters->output_stalls, 1);
-    return buf_out_park(&io->out, io->pool, &c->out) ? IO_AGAIN : give_up(io, c);
+    return park(io, &c->out) ? IO_AGAIN : give_up(io, c);
 }
 
 static enum io flush_parked(struct conn_io *io, struct conn *c)
@@ -149,7 +212,7 @@ static enum io flush_parked(struct conn_io *io, struct conn *c)
 
 /* ------------------------------------------------------------------------------------------- receiving */
 
-static enum io receive_into(struct conn_io *io, const struct conn *c, uint8_t *to, size_t room, size_t *len)
+static enum io receive_into(struct conn_io *io, struct conn *c, uint8_t *to, size_t room, size_t *len)
 {
     ssize_t got;
     do {
@@ -159,6 +222,7 @@ static enum io receive_into(struct conn_io *io, const struct conn *c, uint8_t *t
         return errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_END;
     if (got == 0)
         return IO_END;
+    c->moved_ms = io->now_ms;
     stats_add(&io->counters->bytes_received, (uint64_t)got);
     *len = (size_t)got;
     return IO_DONE;
@@ -171,9 +235,24 @@ static void take_held(struct conn_io *io, struct conn *c)
     drop_input(io, c);
 }
 
+/* Answer a frame that there is no room for, and skip the rest of it. */
+static void refuse(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_t len)
+{
+    struct dispatch_result result;
+    dispatch_refuse(io->dispatch, &c->session, bytes, len, &io->out, &result);
+    c->skip = result.skip;
+    if (result.next == DISPATCH_CLOSE)
+        c->state = CONN_FLUSHING;
+}
+
 static enum io receive_frame(struct conn_io *io, struct conn *c)
 {
-    size_t room = c->frame - c->held;
+    if (c->held == c->in.cap && !grow(io, c->frame, &c->in)) {
+        refuse(io, c, c->in.data, c->held);
+        drop_input(io, c);
+        return IO_MORE;
+    }
+    size_t room = (c->frame < c->in.cap ? c->frame : c->in.cap) - c->held;
     size_t len = 0;
     enum io got = receive_into(io, c, c->in.data + c->held, room < FRAME_READ_MAX ? room : FRAME_READ_MAX, &len);
     if (got != IO_DONE)
@@ -210,11 +289,11 @@ static enum io receive(struct conn_io *io, struct conn *c, const uint8_t **in, s
 /* --------------------------------------------------------------------------------------------- holding */
 
 /* Keep bytes that were not executed. */
-static bool hold(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_t len, size_t room)
+static bool hold(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_t len)
 {
     uint8_t *to = c->head;
     if (len >= sizeof c->head) {
-        if (!buf_take(io->pool, room, &c->in))
+        if (!take(io, len, &c->in))
             return false;
         to = c->in.data;
     }
@@ -228,15 +307,10 @@ static bool hold(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_
 static void hold_partial(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_t len, uint64_t need)
 {
     bool large = need > CONN_IN_BYTES && len >= sizeof c->head;
-    if (hold(io, c, bytes, len, large ? (size_t)need : len)) {
+    if (hold(io, c, bytes, len))
         c->frame = large ? (size_t)need : 0;
-        return;
-    }
-    struct dispatch_result result;
-    dispatch_refuse(io->dispatch, &c->session, bytes, len, &io->out, &result);
-    c->skip = result.skip;
-    if (result.next == DISPATCH_CLOSE)
-        c->state = CONN_FLUSHING;
+    else
+        refuse(io, c, bytes, len);
 }
 
 /* ---------------------------------------------------------------------------------------------- ending */
@@ -262,13 +336,19 @@ static bool after_flush(struct conn_io *io, struct conn *c, enum io flushed)
     return flushed == IO_AGAIN || c->state != CONN_FLUSHING || end_output(io, c);
 }
 
-/* The server stops: what was received is answered; say so and end. */
-static bool say_goodbye(struct conn_io *io, struct conn *c)
+/* A connection is over, and with it what the worker's output holds for it. */
+static bool over(struct conn_io *io)
+{
+    buf_out_drop(&io->out, dispatch_releaser(io->dispatch));
+    return false;
+}
+
+bool conn_say_goodbye(struct conn_io *io, struct conn *c, uint16_t code)
 {
     drop_input(io, c);
     c->state = CONN_FLUSHING;
-    dispatch_goaway(io->dispatch, &c->session, CRAB_ERR_SHUTTING_DOWN, &io->out);
-    return after_flush(io, c, flush(io, c));
+    dispatch_goaway(io->dispatch, &c->session, code, &io->out);
+    return after_flush(io, c, flush(io, c)) || over(io);
 }
 
 /* ----------------------------------------------------------------------------------------------- serving */
@@ -277,6 +357,7 @@ static bool say_goodbye(struct conn_io *io, struct conn *c)
 static bool run(struct conn_io *io, struct conn *c, const uint8_t *in, size_t len)
 {
     size_t at = 0;
+    c->moved_ms = io->now_ms;
     for (unsigned round = 1;; round++) {
         struct dispatch_result result;
         dispatch_run(io->dispatch, &c->session, in + at, len - at, &io->out, &result);
@@ -287,18 +368,21 @@ static bool run(struct conn_io *io, struct conn *c, const uint8_t *in, size_t le
         else if (result.next == DISPATCH_INPUT)
             hold_partial(io, c, in + at, len - at, result.need);
         enum io flushed = flush(io, c);
-        if (result.next != DISPATCH_OUTPUT)
+        if (result.next != DISPATCH_OUTPUT && result.next != DISPATCH_TURN)
             return after_flush(io, c, flushed);
         if (flushed == IO_END)
             return false;
-        if (flushed == IO_AGAIN || round == ROUNDS) {
-            c->runnable = true;
-            return hold(io, c, in + at, len - at, len - at) || give_up(io, c) != IO_END;
-        }
+        if (flushed == IO_AGAIN || round >= ROUNDS || result.next == DISPATCH_TURN) {
+            c->runnable = hold(io, c, in + at, len - at);
+            if (c->runnable)
+                return true;
+            if (flushed == IO_AGAIN)
+                return give_up(io, c) != IO_END;
+        } /* without room to hold it, what its client would read is executed now rather than lost */
     }
 }
 
-bool conn_ready(struct conn_io *io, struct conn *c)
+static bool go_on(struct conn_io *io, struct conn *c)
 {
     if (c->state == CONN_DRAINING)
         return drain(io, c);
@@ -308,15 +392,15 @@ bool conn_ready(struct conn_io *io, struct conn *c)
             return after_flush(io, c, flushed);
     }
     if (io->halted)
-        return say_goodbye(io, c);
+        return conn_say_goodbye(io, c, CRAB_ERR_SHUTTING_DOWN);
 
     const uint8_t *in = NULL;
     size_t len = 0;
     switch (receive(io, c, &in, &len)) {
     case IO_AGAIN:
-        return !io->stopping || say_goodbye(io, c);
+        return !io->stopping || conn_say_goodbye(io, c, CRAB_ERR_SHUTTING_DOWN);
     case IO_MORE:
-        return true;
+        return after_flush(io, c, flush(io, c));
     case IO_END:
         return false;
     case IO_DONE:
@@ -332,4 +416,9 @@ bool conn_ready(struct conn_io *io, struct conn *c)
     bool goes_on = run(io, c, in, len);
     buf_give(io->pool, &whole);
     return goes_on;
+}
+
+bool conn_ready(struct conn_io *io, struct conn *c)
+{
+    return go_on(io, c) || over(io);
 }

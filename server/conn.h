@@ -5,15 +5,17 @@
  *
  * Where it stands: a worker calls conn_ready() when its socket is; this receives, lets dispatch execute, and sends.
  *
- *     OPEN --- fatal error, or the server stops ---> FLUSHING --- all sent ---> DRAINING --- end of stream ---> gone
- *       `---- end of stream, broken ---------------------------------------------------------------------------'
+ *     OPEN --- fatal error, or the server stops ---> FLUSHING --- all sent ---> DRAINING --- end of stream ---> GONE
+ *       `---- end of stream, broken, stalled for too long -----------------------------------------------------'
  *
  * FLUSHING sends what is left and executes nothing more; DRAINING has shut its sending side and throws away what
  * still comes, so that no reset overtakes the last reply; both have until one deadline.
  *
  * Invariants:
- * - A connection holds a buffer only while a partial frame or unsent output waits; what waits is bounded by the
- *   budget: without room for a frame it is answered BUSY, without room for output the connection is given up.
+ * - A connection holds a buffer only while a partial frame or unsent output waits, and for a frame in proportion to
+ *   what has arrived of it, not to what its header promises.
+ * - What waits is bounded by the budget. Where it is not enough, first those give way who have not read for the longest
+ *   (struct conn_relief); then a frame is answered BUSY, and a connection whose output has no room is given up.
  * - While output waits nothing is received or executed: a slow reader slows only itself.
  * - One call receives at most once and does a bounded amount of work.
  */
@@ -40,7 +42,16 @@ struct stats_worker;
 enum conn_state {
     CONN_OPEN,     /**< It serves. */
     CONN_FLUSHING, /**< It sends what is left. */
-    CONN_DRAINING  /**< It waits for the peer's end of stream. */
+    CONN_DRAINING, /**< It waits for the peer's end of stream. */
+    CONN_GONE      /**< It holds nothing any more: see conn_break(). */
+};
+
+/** What the peer of an open connection owes. */
+enum conn_debt {
+    CONN_OWES_NOTHING, /**< The next request may take as long as it likes. */
+    CONN_OWES_INPUT,   /**< The rest of a frame. */
+    CONN_OWES_READING, /**< Room for output that waits, or for that of requests that do. */
+    CONN_DEBTS         /**< How many kinds there are. */
 };
 
 /** One connection. */
@@ -53,11 +64,20 @@ struct conn {
     size_t frame;         /**< If not 0: `in` takes just one frame, of this size. */
     uint64_t skip;        /**< Bytes of the stream to throw away. */
     uint64_t deadline_ms; /**< When it is given up, once it is not OPEN. */
+    uint64_t moved_ms;    /**< When it last received, executed or sent something. */
+    size_t unread;        /**< conn_unread() at that time, if its peer owes reading. */
     int fd;
     uint32_t events;                   /**< What epoll was told to watch for. */
     uint8_t state;                     /**< An enum conn_state. */
+    uint8_t debt;                      /**< An enum conn_debt: the worker's list that it is in. */
     bool runnable;                     /**< What is held may be executed without receiving more. */
     uint8_t head[DISPATCH_HEAD_BYTES]; /**< The start of a frame. */
+};
+
+/** Whom to ask for memory when the budget is used up. */
+struct conn_relief {
+    bool (*give_up_one)(void *context); /**< Break another connection that holds some; false: there is none. */
+    void *context;                      /**< Handed to it. */
 };
 
 /** What the connections of one worker share. */
@@ -66,6 +86,7 @@ struct conn_io {
     struct buf_pool *pool;         /**< Borrowed. */
     struct stats_worker *counters; /**< Borrowed. */
     const struct log *log;         /**< Borrowed. */
+    struct conn_relief relief;
     struct buf in;                 /**< Where is received; CONN_IN_BYTES. */
     struct buf out_bytes;          /**< Of `out`. */
     struct buf_out out;            /**< Where is answered; empty between calls. */
@@ -95,7 +116,10 @@ void conn_io_fini(struct conn_io *io);
  */
 struct conn *conn_create(int fd, struct buf_budget *budget);
 
-/** @brief End a connection: whatever waits is dropped, the socket closed. */
+/** @brief Drop whatever waits and close the socket; `c` stays, GONE, until conn_close(). */
+void conn_break(struct conn_io *io, struct conn *c);
+
+/** @brief End a connection: conn_break(), unless that was done, and free it. */
 void conn_close(struct conn_io *io, struct conn *c);
 
 /**
@@ -103,6 +127,20 @@ void conn_close(struct conn_io *io, struct conn *c);
  * @return false if it is over: call conn_close().
  */
 bool conn_ready(struct conn_io *io, struct conn *c);
+
+/**
+ * @brief Say GOAWAY, if the client takes pushes, and end the stream; what waits to be executed is dropped.
+ * @param c  OPEN, without output that waits.
+ * @param code  an enum crab_error: why.
+ * @return false if it is over: call conn_close().
+ */
+bool conn_say_goodbye(struct conn_io *io, struct conn *c, uint16_t code);
+
+/** @brief What the peer of an OPEN connection owes now. */
+enum conn_debt conn_debt(const struct conn *c);
+
+/** @brief How much of what was sent the peer's machine has not taken yet. */
+size_t conn_unread(const struct conn *c);
 
 /** @brief What to wait for: EPOLLIN or EPOLLOUT. */
 uint32_t conn_wanted(const struct conn *c);

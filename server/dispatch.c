@@ -25,6 +25,10 @@
 
 #define BATCH 64U
 
+/* What requests cost that take longer than most; see DISPATCH_TURN_COST. */
+#define STATS_COST 16U
+#define FLUSH_COST 64U
+
 /* Values referred to are sent before more of them are looked up: a slow reader pins no more than this. */
 #define REF_BYTES_MAX ((size_t)256 << 10)
 
@@ -191,6 +195,22 @@ static void prefetch_batch(struct dispatch *d, unsigned count)
     }
 }
 
+static unsigned cost_of(const struct dispatch *d, const struct entry *entry)
+{
+    if (entry->error != 0)
+        return 1;
+    switch (entry->request.head.op) {
+    case CRAB_OP_AUTH:
+        return d->env.auth != NULL ? DISPATCH_TURN_COST : 1;
+    case CRAB_OP_FLUSH:
+        return FLUSH_COST;
+    case CRAB_OP_STATS:
+        return STATS_COST;
+    default:
+        return 1;
+    }
+}
+
 /* Execute one frame, or say what is wrong with it. Returns whether the connection goes on. */
 static bool execute(struct dispatch *d, struct session *session, const struct entry *entry, struct buf_out *out)
 {
@@ -211,6 +231,10 @@ static bool execute(struct dispatch *d, struct session *session, const struct en
         command_execute(&c, &entry->request);
     if (head->op != CRAB_OP_HELLO)
         session->started = true;
+    if (session->failures >= DISPATCH_AUTH_FAILURES) {
+        dispatch_goaway(d, session, CRAB_ERR_AUTH_FAILED, out);
+        return false;
+    }
     return error == 0 || !crab_error_closes(error);
 }
 
@@ -247,6 +271,7 @@ static void fail_partial(struct dispatch *d, struct session *session, const uint
 void dispatch_run(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,
                   struct buf_out *out, struct dispatch_result *result)
 {
+    unsigned spent = 0;
     *result = (struct dispatch_result){.next = DISPATCH_INPUT};
     while (result->consumed < len) {
         const uint8_t *at = in + result->consumed;
@@ -256,10 +281,11 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
         prefetch_batch(dispatch, count);
         for (unsigned i = 0; i < count; i++) {
             const struct entry *entry = &dispatch->batch[i];
-            if (!has_room(out, entry->request.head.op)) {
-                result->next = DISPATCH_OUTPUT;
+            if (spent >= DISPATCH_TURN_COST || !has_room(out, entry->request.head.op)) {
+                result->next = spent >= DISPATCH_TURN_COST ? DISPATCH_TURN : DISPATCH_OUTPUT;
                 return;
             }
+            spent += cost_of(dispatch, entry);
             left = len - result->consumed;
             if (!execute(dispatch, session, entry, out)) {
                 result->next = DISPATCH_CLOSE;

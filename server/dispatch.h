@@ -9,6 +9,7 @@
  * Invariants:
  * - Requests of one session are executed strictly in order, and their replies are appended in that order.
  * - What is answered does not depend on how the stream was cut into pieces.
+ * - One call does a bounded amount of work, whatever the requests are: see DISPATCH_TURN_COST.
  * - No request is executed unless its reply has room; none allocates (a large value that the store won't pin is
  *   copied into a pooled buffer).
  */
@@ -35,6 +36,15 @@ struct store;
 /** Bytes that a frame can have beside its value: header, tag, fields, extensions, key. */
 #define DISPATCH_FRAME_EXTRA ((size_t)131200)
 
+/**
+ * How much one call of dispatch_run() executes before the others have their turn. Most requests cost 1; those that take
+ * longer cost more (see cost_of()), and AUTH on a server with users, whose hash takes milliseconds, all of it.
+ */
+#define DISPATCH_TURN_COST 4096U
+
+/** After this many failed AUTHs in a row a connection is closed: each costs milliseconds. [P-3.5.6] */
+#define DISPATCH_AUTH_FAILURES 3U
+
 /** One worker's dispatcher. */
 struct dispatch;
 
@@ -42,6 +52,7 @@ struct dispatch;
 struct session {
     bool started;       /**< A request came: HELLO is not allowed any more. */
     bool authenticated; /**< The last AUTH succeeded. */
+    uint8_t failures;   /**< AUTHs that failed since the last good one, on a server with users. */
     uint32_t features;  /**< Negotiated. */
 };
 
@@ -59,6 +70,7 @@ struct dispatch_config {
 enum dispatch_next {
     DISPATCH_INPUT,  /**< More input: what was not consumed is part of a frame. */
     DISPATCH_OUTPUT, /**< Room: send the output, then call again with what was not consumed. */
+    DISPATCH_TURN,   /**< Its next turn: send the output, serve others, then call again with what was not consumed. */
     DISPATCH_CLOSE   /**< Nothing: send the output, then close. All input was consumed. */
 };
 
@@ -100,7 +112,7 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
 void dispatch_refuse(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,
                      struct buf_out *out, struct dispatch_result *result);
 
-/** @brief Append GOAWAY if the client takes pushes. @param code  an enum crab_error that closes. */
+/** @brief Append GOAWAY if the client takes pushes. @param code  an enum crab_error: why. */
 void dispatch_goaway(struct dispatch *dispatch, const struct session *session, uint16_t code, struct buf_out *out);
 
 /** @brief What lets go of the values that an output of this dispatcher refers to. */

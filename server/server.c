@@ -42,6 +42,12 @@
 /* One wish to stop can come twice: from timeout(1) to the process group, and from make to its child. */
 #define SIGNAL_ECHO_MS 50
 
+/* What the kernel takes of a connection beyond what the peer has room for; without it, up to 4 MiB of each. */
+#define UNSENT_BYTES (128 << 10)
+
+/* A peer that was silent for so long is asked whether it still lives, and given up after as long without an answer. */
+#define KEEPALIVE_S 300
+
 /* At most this much of the buffers' budget goes to caches of free buffers. */
 #define CACHE_SHARE 16U
 
@@ -166,10 +172,26 @@ static void stop_listening(struct server *s)
 
 /* ------------------------------------------------------------------------------------------- accepting */
 
+/* None of this can fail but by a kernel that does not know an option; then the connection works without it. */
+static void set_up_socket(int fd)
+{
+    const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},
+        {IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES},
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_S},
+        {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_S / 5},
+        {IPPROTO_TCP, TCP_KEEPCNT, 5},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
+}
+
 static void accepted(struct server *s, int fd)
 {
-    int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    set_up_socket(fd);
     struct conn *c = conn_create(fd, &s->budget);
     if (c == NULL) {
         atomic_fetch_add_explicit(&s->stats.refused_connections, 1, memory_order_relaxed);
@@ -354,6 +376,7 @@ static bool make_workers(struct server *s)
             .budget = &s->budget,
             .cache_bytes = s->budget.limit / CACHE_SHARE / s->config->threads,
             .log = s->log,
+            .stall_ms = s->config->stall_ms,
             .done_fd = s->done_fd,
             .number = i,
         };

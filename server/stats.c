@@ -108,6 +108,7 @@ static void connections_section(const struct stats *stats, struct text *text)
     line(text, "connections.opened:%" PRIu64 "\n", opened);
     line(text, "connections.closed:%" PRIu64 "\n", closed);
     line(text, "connections.aborted:%" PRIu64 "\n", SUM(stats, connections_aborted));
+    line(text, "connections.timed_out:%" PRIu64 "\n", SUM(stats, connections_timed_out));
     line(text, "connections.refused:%u\n", atomic_load_explicit(&stats->refused_connections, memory_order_relaxed));
     line(text, "connections.accept_pauses:%u\n", atomic_load_explicit(&stats->accept_pauses, memory_order_relaxed));
     line(text, "connections.bytes_received:%" PRIu64 "\n", SUM(stats, bytes_received));

@@ -35,6 +35,7 @@ struct stats_counter {
     X(connections_opened)                                                                                      \
     X(connections_closed)                                                                                      \
     X(connections_aborted)                                                                                     \
+    X(connections_timed_out)                                                                                   \
     X(bytes_received)                                                                                          \
     X(bytes_sent)                                                                                              \
     X(bytes_skipped)                                                                                           \

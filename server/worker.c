@@ -3,8 +3,12 @@
  * The loop of a worker. A turn: wait, serve the connections that are ready, take in new ones, give up those whose time
  * is over, keep the store's house, and tell the store that no view is held.
  *
- * Connections are in one of two lists: serving, or ending (not CONN_OPEN), which is in the order of their deadlines
- * because all get the same time.
+ * A connection is in one of these lists: while it is OPEN, in the one of what its peer owes; then in ending, or gone.
+ * Those of peers that owe something are in the order in which they last moved, and ending is in the order of deadlines
+ * because all get the same time: so the first one is the one to give up, be it for its deadline or for its memory.
+ *
+ * Serving one connection can break others, which give way to it (give_up_one). They are freed at the end of the turn,
+ * since events of theirs may still be at hand.
  */
 #include "server/worker.h"
 
@@ -20,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "crabcache/wire.h"
 #include "server/buf.h"
 #include "server/conn.h"
 #include "server/log.h"
@@ -37,8 +42,10 @@
 struct worker {
     struct buf_pool pool;
     struct conn_io io;
-    struct conn serving; /* heads of lists: only prev and next are used */
+    struct conn open[CONN_DEBTS]; /* heads of lists: only prev and next are used */
     struct conn ending;
+    struct conn gone;
+    const struct conn *served; /* the one that is being served */
     pthread_t thread;
     pthread_mutex_t mailbox_lock;
     struct conn *mailbox; /* handed over, not taken in yet; by next; under the lock */
@@ -47,7 +54,8 @@ struct worker {
     int done_fd;
     unsigned number;
     atomic_bool stop;
-    uint64_t stop_ms; /* when the stop began */
+    uint64_t stop_ms;  /* when the stop began */
+    uint64_t stall_ms; /* see struct worker_config */
 };
 
 static uint64_t monotonic_ms(void)
@@ -84,6 +92,18 @@ static void list_remove(struct conn *c)
     c->next->prev = c->prev;
 }
 
+/* Start a list with all of another one, which is empty then. */
+static void list_move(struct conn *to, struct conn *from)
+{
+    list_init(to);
+    if (list_empty(from))
+        return;
+    *to = (struct conn){.prev = from->prev, .next = from->next};
+    to->prev->next = to;
+    to->next->prev = to;
+    list_init(from);
+}
+
 /* ---------------------------------------------------------------------------------------- connections */
 
 static void drop(struct worker *w, struct conn *c)
@@ -102,21 +122,75 @@ static bool watch(struct worker *w, struct conn *c, int operation)
     return epoll_ctl(w->epoll_fd, operation, c->fd, &event) == 0;
 }
 
-/* Go on with a connection. Returns whether it still stands. */
-static bool serve(struct worker *w, struct conn *c)
+/* Put a connection where it belongs now. */
+static void place(struct worker *w, struct conn *c, bool was_open)
 {
-    bool was_open = c->state == CONN_OPEN;
-    bool stands = conn_ready(&w->io, c);
-    if (stands && was_open && c->state != CONN_OPEN) {
+    struct conn *list = &w->ending;
+    if (c->state == CONN_OPEN) {
+        uint8_t debt = (uint8_t)conn_debt(c);
+        if (debt == c->debt && (debt == CONN_OWES_NOTHING || c->moved_ms != w->io.now_ms))
+            return;
+        c->debt = debt;
+        c->moved_ms = w->io.now_ms;
+        c->unread = debt == CONN_OWES_READING ? conn_unread(c) : 0;
+        list = &w->open[debt];
+    } else if (was_open) {
         c->deadline_ms = w->io.now_ms + CONN_CLOSE_MS;
-        list_remove(c);
-        list_append(&w->ending, c);
+    } else {
+        return;
     }
+    list_remove(c);
+    list_append(list, c);
+}
+
+/* What became of a connection in its turn. Returns whether it still stands. */
+static bool settle(struct worker *w, struct conn *c, bool was_open, bool stands)
+{
+    if (stands)
+        place(w, c, was_open);
     if (!stands || !watch(w, c, EPOLL_CTL_MOD)) {
         drop(w, c);
         return false;
     }
     return true;
+}
+
+/* Go on with a connection. Returns whether it still stands. */
+static bool serve(struct worker *w, struct conn *c)
+{
+    if (c->state == CONN_GONE)
+        return false;
+    bool was_open = c->state == CONN_OPEN;
+    w->served = c;
+    bool stands = conn_ready(&w->io, c);
+    w->served = NULL;
+    return settle(w, c, was_open, stands);
+}
+
+/* Break the connection whose client has not read for the longest; see struct conn_relief. */
+static bool give_up_one(void *context)
+{
+    struct worker *w = context;
+    struct conn *list = &w->open[CONN_OWES_READING];
+    struct conn *c = list->next;
+    if (c == w->served) /* it has just moved, but is not placed yet */
+        c = c->next;
+    if (c == list || w->io.now_ms - c->moved_ms < WORKER_PATIENCE_MS)
+        return false;
+    log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: its client does not read, and buffers are used up",
+             c->fd);
+    stats_add(&w->io.counters->connections_aborted, 1);
+    list_remove(c);
+    conn_break(&w->io, c);
+    list_append(&w->gone, c);
+    return true;
+}
+
+/* The budget is shared: others may be short of what only the clients of this worker hold. */
+static void give_way(struct worker *w)
+{
+    while (buf_budget_is_short(w->pool.budget) && give_up_one(w)) {
+    }
 }
 
 static void take_in(struct worker *w)
@@ -127,7 +201,8 @@ static void take_in(struct worker *w)
     pthread_mutex_unlock(&w->mailbox_lock);
     while (c != NULL) {
         struct conn *next = c->next;
-        list_append(&w->serving, c);
+        c->moved_ms = w->io.now_ms;
+        list_append(&w->open[CONN_OWES_NOTHING], c);
         stats_add(&w->io.counters->connections_opened, 1);
         if (!watch(w, c, EPOLL_CTL_ADD)) {
             log_line(w->io.log, LOG_LEVEL_WARNING, "connection %d closed: epoll_ctl: %m", c->fd);
@@ -137,16 +212,66 @@ static void take_in(struct worker *w)
     }
 }
 
+static bool is_late(const struct worker *w, const struct conn *list)
+{
+    return !list_empty(list) && w->io.now_ms - list->next->moved_ms >= w->stall_ms;
+}
+
+/* Close those who stopped in the middle of a frame, or do not read. [P-3.6.3] */
+static void give_up_stalled_ones(struct worker *w)
+{
+    while (is_late(w, &w->open[CONN_OWES_READING])) {
+        struct conn *c = w->open[CONN_OWES_READING].next;
+        size_t unread = conn_unread(c);
+        if (unread < c->unread) { /* it reads, only too little for the kernel to say that there is room */
+            c->unread = unread;
+            c->moved_ms = w->io.now_ms;
+            list_remove(c);
+            list_append(&w->open[CONN_OWES_READING], c);
+            continue;
+        }
+        log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: its client did not read for too long", c->fd);
+        stats_add(&w->io.counters->connections_timed_out, 1);
+        drop(w, c);
+    }
+    while (is_late(w, &w->open[CONN_OWES_INPUT])) {
+        struct conn *c = w->open[CONN_OWES_INPUT].next;
+        log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: the rest of a frame did not come", c->fd);
+        stats_add(&w->io.counters->connections_timed_out, 1);
+        w->served = c;
+        bool stands = conn_say_goodbye(&w->io, c, CRAB_ERR_IDLE_TIMEOUT);
+        w->served = NULL;
+        settle(w, c, true, stands);
+    }
+}
+
 static void give_up_late_ones(struct worker *w)
 {
+    give_up_stalled_ones(w);
     while (!list_empty(&w->ending) && w->ending.next->deadline_ms <= w->io.now_ms)
         drop(w, w->ending.next);
+}
+
+static void bury(struct worker *w)
+{
+    while (!list_empty(&w->gone))
+        drop(w, w->gone.next);
+}
+
+/* Take the time; when that of grace is over, nothing more is executed. */
+static uint64_t time_since_stop(struct worker *w)
+{
+    w->io.now_ms = monotonic_ms();
+    uint64_t since = w->io.now_ms - w->stop_ms;
+    w->io.halted = since >= WORKER_GRACE_MS;
+    return since;
 }
 
 /* Execute what a connection has received by now, so that it can say goodbye. */
 static void finish(struct worker *w, struct conn *c)
 {
     for (int i = 0; i < STOP_ROUNDS; i++) {
+        time_since_stop(w);
         if (!serve(w, c) || c->state != CONN_OPEN || c->out.data != NULL)
             return;
     }
@@ -155,20 +280,28 @@ static void finish(struct worker *w, struct conn *c)
 /* One turn of the stop. Returns whether connections still stand. */
 static bool go_on_stopping(struct worker *w)
 {
-    uint64_t since = w->io.now_ms - w->stop_ms;
-    w->io.halted = since >= WORKER_GRACE_MS;
-    struct conn *next;
-    for (struct conn *c = w->serving.next; c != &w->serving; c = next) {
-        next = c->next;
-        finish(w, c);
+    uint64_t since = time_since_stop(w);
+    bool all = since >= WORKER_STOP_MS;
+    for (unsigned debt = 0; debt < CONN_DEBTS; debt++) {
+        struct conn todo; /* each once: a turn can move it to any list, and break others */
+        list_move(&todo, &w->open[debt]);
+        while (!list_empty(&todo)) {
+            struct conn *c = todo.next;
+            list_remove(c);
+            list_append(&w->open[debt], c);
+            if (all)
+                drop(w, c);
+            else
+                finish(w, c);
+        }
     }
-    if (since >= WORKER_STOP_MS) {
-        while (!list_empty(&w->serving))
-            drop(w, w->serving.next);
-        while (!list_empty(&w->ending))
-            drop(w, w->ending.next);
-    }
-    return !list_empty(&w->serving) || !list_empty(&w->ending);
+    while (all && !list_empty(&w->ending))
+        drop(w, w->ending.next);
+    bury(w);
+    bool stand = !list_empty(&w->ending);
+    for (unsigned debt = 0; debt < CONN_DEBTS; debt++)
+        stand = stand || !list_empty(&w->open[debt]);
+    return stand;
 }
 
 /* -------------------------------------------------------------------------------------------- the loop */
@@ -221,6 +354,8 @@ static void loop(struct worker *w)
             take_wake_up(w);
         take_in(w);
         give_up_late_ones(w);
+        give_way(w);
+        bury(w);
         if (more_housekeeping || w->io.now_ms - ticked_ms >= TICK_MS) {
             more_housekeeping = dispatch_tick(w->io.dispatch);
             ticked_ms = w->io.now_ms;
@@ -296,13 +431,17 @@ int worker_create(const struct worker_config *config, struct worker **worker)
     w->wake_fd = -1;
     w->done_fd = config->done_fd;
     w->number = config->number;
-    list_init(&w->serving);
+    w->stall_ms = config->stall_ms;
+    for (unsigned debt = 0; debt < CONN_DEBTS; debt++)
+        list_init(&w->open[debt]);
     list_init(&w->ending);
+    list_init(&w->gone);
     pthread_mutex_init(&w->mailbox_lock, NULL);
     buf_pool_init(&w->pool, config->budget, config->cache_bytes);
     w->io.pool = &w->pool;
     w->io.counters = config->dispatch.counters;
     w->io.log = config->log;
+    w->io.relief = (struct conn_relief){give_up_one, w};
     w->io.now_ms = monotonic_ms();
 
     struct dispatch_config dispatch = config->dispatch;

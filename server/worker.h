@@ -8,6 +8,8 @@
  *
  * Invariant: a turn of the loop is bounded: at most WORKER_EVENTS connections, each with the bounded work of
  * conn_ready(), one slice of housekeeping.
+ * No connection whose peer owes something (enum conn_debt) stands longer than stall_ms without receiving, executing or
+ * sending anything.
  */
 #ifndef CRABCACHE_SERVER_WORKER_H
 #define CRABCACHE_SERVER_WORKER_H
@@ -22,6 +24,12 @@ struct log;
 
 /** Most events of one turn. */
 #define WORKER_EVENTS 128
+
+/**
+ * How long a client must not have read before its connection gives way to others when the budget of buffers is used up;
+ * the one that has not for the longest goes first.
+ */
+#define WORKER_PATIENCE_MS 1000U
 
 /** Bytes of the budget that a worker takes for its shared buffers. */
 #define WORKER_BUFFER_BYTES ((size_t)128 << 10)
@@ -41,6 +49,7 @@ struct worker_config {
     struct buf_budget *budget;       /**< Shared by all workers. */
     size_t cache_bytes;              /**< Free buffers that its pool keeps. */
     const struct log *log;
+    uint32_t stall_ms; /**< How long a client may stop inside a frame, or not read what waits for it. */
     int done_fd;     /**< An eventfd that the worker adds 1 to when its thread ends. */
     unsigned number; /**< From 0 on; names the thread. */
 };

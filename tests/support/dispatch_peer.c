@@ -125,7 +125,7 @@ static size_t run(struct dispatch_peer *peer, const uint8_t *in, size_t len)
         dispatch_quiesce(peer->dispatch);
         peer->skip = result.skip;
         peer->closed = result.next == DISPATCH_CLOSE;
-        if (result.next != DISPATCH_OUTPUT)
+        if (result.next != DISPATCH_OUTPUT && result.next != DISPATCH_TURN)
             return peer->closed ? len : at;
     }
 }

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Peer, Server, wire
@@ -126,10 +127,61 @@ def test_strangers_hold_no_memory(guarded: Server) -> None:
 def test_unknown_user_takes_as_long(guarded: Server) -> None:
     """The shortest times that a known and an unknown user take, measured by turns."""
     shortest = {b"alice": 1e9, b"mallory": 1e9}
-    with guarded.connect() as peer:
-        for _ in range(25):
+    for _ in range(25):
+        with guarded.connect() as peer:
             for user in shortest:
                 began = time.perf_counter()
                 assert code(peer.call(wire.AuthRequest(key=user, value=b"wrong"))) == E.AUTH_FAILED
                 shortest[user] = min(shortest[user], time.perf_counter() - began)
     assert 0.5 < shortest[b"mallory"] / shortest[b"alice"] < 2
+
+
+@pytest.mark.parametrize("pushes", [False, True])
+def test_three_failures_are_the_end(stranger: Peer, pushes: bool) -> None:
+    """Each is answered, then the stream ends, with GOAWAY to those who take pushes; nothing after it is executed."""
+    if pushes:
+        stranger.hello()
+    wrong = wire.AuthRequest(key=b"alice", value=b"wrong")
+    right = wire.AuthRequest(key=b"alice", value=b"wonderland")
+    stranger.send(wrong, wrong, right, wrong, wrong, wrong, right, wire.PingRequest())
+    assert [code(stranger.receive()) for _ in range(6)] == [E.AUTH_FAILED] * 2 + [None] + [E.AUTH_FAILED] * 3
+    if pushes:
+        goaway = stranger.receive()
+        assert isinstance(goaway, wire.GoawayPush) and goaway.code == E.AUTH_FAILED
+    assert stranger.receive() is None
+
+
+def test_without_users_failures_are_no_end(start_server) -> None:
+    """Where nobody needs to authenticate, AUTH fails as often as it is tried."""
+    server = start_server("--memory", "16M", "--threads", "1")
+    with server.connect() as peer:
+        replies = peer.call(*[wire.AuthRequest(key=b"alice", value=b"x")] * 20)
+        assert [code(reply) for reply in replies] == [E.AUTH_FAILED] * 20
+        assert isinstance(peer.call(wire.PingRequest()), wire.PongReply)
+
+
+def test_many_auths_do_not_stop_the_others(guarded: Server) -> None:
+    """One connection with thousands of AUTHs in a row: the others on its worker are served in between."""
+    with guarded.connect() as greedy, guarded.connect() as other:
+        greedy.call(wire.AuthRequest(key=b"alice", value=b"wonderland"))
+        greedy.send(wire.encode_request(wire.AuthRequest(key=b"alice", value=b"wonderland")) * 2500)
+        for _ in range(20):
+            began = time.perf_counter()
+            assert isinstance(other.call(wire.PingRequest()), wire.PongReply)
+            assert time.perf_counter() - began < 0.5
+
+
+def test_many_auths_do_not_hold_the_stop_up(start_server, tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text(f"alice:{HASH}\n")
+    server = start_server("--memory", "64M", "--threads", "1", "--auth-file", str(path))
+    peers = [server.connect() for _ in range(4)]
+    for peer in peers:
+        peer.send(wire.encode_request(wire.AuthRequest(key=b"alice", value=b"wonderland")) * 5000)
+    time.sleep(0.1)
+    began = time.monotonic()
+    server.signal()
+    assert server.wait() == 0
+    assert time.monotonic() - began < 8
+    for peer in peers:
+        peer.socket.close()

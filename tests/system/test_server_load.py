@@ -145,7 +145,7 @@ def test_half_frames_hold_bounded_memory(start_server) -> None:
     memory = 64 * MIB
     server = start_server("--memory", str(memory), "--threads", "2")
     size = 1_000_000
-    frame = struct.pack("<BBHI", wire.Op.PUT, 0, 1, size) + bytes(200)
+    frame = struct.pack("<BBHI", wire.Op.PUT, 0, 1, size) + bytes(100_000)
     peers = [server.connect() for _ in range(900)]
     for peer in peers:
         peer.send(frame)

@@ -24,7 +24,8 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 def test_help_and_version() -> None:
     done = run("--help")
     assert done.returncode == 0 and done.stderr == ""
-    for flag in ("--bind", "--port", "--memory", "--threads", "--eviction", "--max-value", "--auth-file", "--log-level"):
+    for flag in ("--bind", "--port", "--memory", "--threads", "--eviction", "--max-value", "--auth-file", "--stall-timeout",
+                 "--log-level"):
         assert flag in done.stdout
     done = run("--version")
     assert done.returncode == 0 and re.fullmatch(r"crabcache-server \d+\.\d+\.\d+\n", done.stdout)
@@ -35,6 +36,7 @@ def test_help_and_version() -> None:
     ("--memory", "7M", "8M"), ("--memory", "1X", "8M"), ("--memory", "", "8M"), ("--threads", "0", "1 to 64"),
     ("--threads", "65", "1 to 64"), ("--eviction", "lru", "evict or none"), ("--max-value", "0", "1 to 1G"),
     ("--max-value", "2G", "1 to 1G"), ("--bind", "nowhere", "IPv4 or IPv6"), ("--log-level", "loud", "warning"),
+    ("--stall-timeout", "0", "1 to 86400"), ("--stall-timeout", "1m", "1 to 86400"),
 ])
 def test_bad_values_are_named(flag: str, value: str, allowed: str) -> None:
     done = run(flag, value)

@@ -72,6 +72,43 @@ static void test_sizes(void **state)
     buf_pool_fini(&pool);
 }
 
+/* A buffer grows by classes, then by steps, never beyond what is wanted; its bytes stay, and the budget knows. */
+static void test_growing(void **state)
+{
+    (void)state;
+    const size_t wanted = 3000001;
+    struct buf_budget budget;
+    struct buf_pool pool;
+    struct buf buf;
+    buf_budget_init(&budget, 4 * LIMIT);
+    buf_pool_init(&pool, &budget, 0);
+    assert_true(buf_take(&pool, 100, &buf));
+    size_t filled = 0;
+    while (filled < wanted) {
+        size_t cap = buf.cap < wanted ? buf.cap : wanted;
+        for (; filled < cap; filled++)
+            buf.data[filled] = (uint8_t)(filled * 7 + filled / 4096);
+        if (filled == wanted)
+            break;
+        assert_true(buf_grow(&pool, wanted, &buf));
+        assert_true(buf.cap > filled && buf.cap <= buf_cost(wanted));
+        assert_true(buf.cap <= 4 * filled || buf.cap <= 5 * BUF_LARGE);
+        assert_true(filled <= 2 * BUF_STEP || buf.cap <= 2 * filled);
+        assert_int_equal(atomic_load(&budget.used), buf.cap);
+    }
+    for (size_t i = 0; i < wanted; i++)
+        assert_int_equal(buf.data[i], (uint8_t)(i * 7 + i / 4096));
+    struct buf before = buf;
+    assert_false(buf_grow(&pool, SIZE_MAX, &buf)); /* the frames' share of the budget is used up */
+    assert_ptr_equal(buf.data, before.data);
+    assert_int_equal(buf.cap, before.cap);
+    assert_false(buf_budget_is_short(&budget));
+    assert_true(buf_budget_charge(&budget, 4 * LIMIT / 16 * 15 - buf.cap, BUF_FOR_PIECES));
+    assert_true(buf_budget_is_short(&budget));
+    buf_give(&pool, &buf);
+    buf_pool_fini(&pool);
+}
+
 /* A pool keeps buffers for reuse, up to its bound, and gives them up when the budget is short. */
 static void test_cache(void **state)
 {
@@ -230,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_budget),           cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_cache),            cmocka_unit_test(test_output_in_pieces),
         cmocka_unit_test(test_output_dropped),   cmocka_unit_test(test_park_without_budget),
+        cmocka_unit_test(test_growing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

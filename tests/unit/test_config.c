@@ -52,6 +52,7 @@ static void test_defaults(void **state)
     assert_int_equal(o.config.eviction, STORE_EVICT);
     assert_int_equal(o.config.max_value, CRAB_DEFAULT_MAX_VALUE);
     assert_null(o.config.auth_file);
+    assert_int_equal(o.config.stall_ms, 60000);
     assert_int_equal(o.config.log_level, LOG_LEVEL_INFO);
 }
 
@@ -60,7 +61,7 @@ static void test_everything(void **state)
     (void)state;
     struct outcome o = parse("--bind", "::1", "--bind=127.0.0.2", "--port", "0", "--memory", "64m", "--threads", "32",
                              "--eviction", "none", "--max-value", "10K", "--auth-file", "users", "--log-level", "debug",
-                             NULL);
+                             "--stall-timeout", "5", NULL);
     assert_int_equal(o.result, CONFIG_RUN);
     assert_int_equal(o.config.bind_count, 2);
     assert_string_equal(o.config.binds[1], "127.0.0.2");
@@ -71,6 +72,7 @@ static void test_everything(void **state)
     assert_int_equal(o.config.max_value, 10 << 10);
     assert_string_equal(o.config.auth_file, "users");
     assert_int_equal(o.config.log_level, LOG_LEVEL_DEBUG);
+    assert_int_equal(o.config.stall_ms, 5000);
 }
 
 static void test_limits_of_values(void **state)
@@ -83,6 +85,8 @@ static void test_limits_of_values(void **state)
     assert_int_equal(parse("--memory", "16T", NULL).config.memory_bytes, (size_t)16 << 40);
     assert_int_equal(parse("--max-value", "1G", NULL).config.max_value, CRAB_CEILING_MAX_VALUE);
     assert_int_equal(parse("--max-value", "1", NULL).config.max_value, 1);
+    assert_int_equal(parse("--stall-timeout", "1", NULL).config.stall_ms, 1000);
+    assert_int_equal(parse("--stall-timeout", "86400", NULL).config.stall_ms, 86400000);
     assert_int_equal(parse("--threads", "64", "--memory", "128M", NULL).result, CONFIG_RUN);
     assert_int_equal(parse("--memory", "8M", NULL).result, CONFIG_RUN); /* the default of threads adapts */
     assert_true(parse("--memory", "8M", NULL).config.threads <= 4);
@@ -127,6 +131,9 @@ static void test_bad_values(void **state)
         {"--bind", "[::1]", "127.0.0.1"},
         {"--bind", "", "127.0.0.1"},
         {"--auth-file", "", "path"},
+        {"--stall-timeout", "0", "1 to 86400"},
+        {"--stall-timeout", "86401", "1 to 86400"},
+        {"--stall-timeout", "5s", "1 to 86400"},
         {"--log-level", "trace", "error, warning, info or debug"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -485,6 +485,37 @@ static void test_output_fills(void **state)
     assert_true(stats_read(&s->peer->stats.workers->values_by_reference) > 0);
 }
 
+/* How many frames one call executes. */
+static size_t frames_per_turn(struct scene *s, size_t frame_size, enum dispatch_next next)
+{
+    struct dispatch_result result;
+    struct dispatch_peer *peer = s->peer;
+    dispatch_run(peer->dispatch, &peer->session, s->stream.data, s->stream.len, &peer->out, &result);
+    assert_int_equal(result.next, next);
+    assert_int_equal(result.consumed % frame_size, 0);
+    buf_out_drop(&peer->out, dispatch_releaser(peer->dispatch));
+    s->stream.len = 0;
+    return result.consumed / frame_size;
+}
+
+/* A call ends after a bounded amount of work, however much input waits. */
+static void test_turns(void **state)
+{
+    struct scene *s = scene_of(state);
+    for (unsigned i = 0; i < 5000; i++)
+        SEND(s, ping, .flags = 0);
+    assert_int_equal(frames_per_turn(s, 8, DISPATCH_TURN), DISPATCH_TURN_COST);
+    for (unsigned i = 0; i < DISPATCH_TURN_COST; i++)
+        SEND(s, ping, .flags = 0);
+    assert_int_equal(frames_per_turn(s, 8, DISPATCH_INPUT), DISPATCH_TURN_COST);
+    for (unsigned i = 0; i < 500; i++)
+        SEND(s, flush, .flags = 0);
+    assert_int_equal(frames_per_turn(s, 8, DISPATCH_TURN), 64);
+    for (unsigned i = 0; i < 20; i++)
+        SEND(s, auth, KEY("me"), VALUE("x")); /* without users it costs nothing */
+    assert_int_equal(frames_per_turn(s, 11, DISPATCH_INPUT), 20);
+}
+
 static void test_busy_refusal(void **state)
 {
     struct scene *s = scene_of(state);
@@ -636,6 +667,19 @@ static void test_auth_states(void **state)
     SEND(&s, get, KEY("k"));
     EXPECT(&s, null, .tag = 0);
     play(&s);
+    /* An AUTH ends the turn; the third failure the connection. */
+    for (int i = 0; i < 3; i++)
+        SEND(&s, auth, KEY("ali"), VALUE("wrong"));
+    struct dispatch_result result;
+    dispatch_run(s.peer->dispatch, &s.peer->session, s.stream.data, s.stream.len, &s.peer->out, &result);
+    assert_int_equal(result.next, DISPATCH_TURN);
+    assert_int_equal(result.consumed, s.stream.len / 3);
+    buf_out_drop(&s.peer->out, dispatch_releaser(s.peer->dispatch));
+    expect_error(&s, CRAB_ERR_AUTH_FAILED);
+    EXPECT_MESSAGE(&s, push_goaway, .code = CRAB_ERR_AUTH_FAILED,
+                   .text = crab_slice_str(crab_error_text(CRAB_ERR_AUTH_FAILED)));
+    play(&s);
+    assert_true(s.peer->closed);
     dispatch_peer_destroy(s.peer);
     auth_destroy(auth);
     free(s.stream.data);
@@ -671,6 +715,7 @@ int main(void)
         TEST(test_hello_states),
         TEST(test_every_split),
         TEST(test_output_fills),
+        TEST(test_turns),
         TEST(test_busy_refusal),
         cmocka_unit_test(test_large_values_without_pins),
         cmocka_unit_test(test_out_of_memory),
