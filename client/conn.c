@@ -11,7 +11,8 @@
 
 #define DEFAULT_TIMEOUT_MS 5000U
 #define DEFAULT_MAX_BUFFERED (1024U * 1024U)
-#define DEFAULT_MAX_REPLY (CRAB_DEFAULT_MAX_VALUE + 64U)
+/* Until WELCOME names the server's own: the longest reply that any server may rightly send [P-10.3.1]. */
+#define DEFAULT_MAX_REPLY (CRAB_CEILING_MAX_VALUE + 29U)
 
 static void *resize_by_libc(void *context, void *memory, size_t bytes)
 {

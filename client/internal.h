@@ -44,12 +44,15 @@
 struct in_flight {
     uint64_t end; /**< Where its last byte stands in all that was ever queued: was it sent? */
     uint32_t tag; /**< Its tag, if `flags` has CRAB_FLAG_TAG. */
+    uint32_t quiet_before; /**< Quiet writes between the request before and this one: its reply ends them. */
     uint8_t op;
     uint8_t flags;
 };
 
-/** @brief Quiet writes since the last barrier: was any of them sent? */
+/** @brief Quiet writes: how many are in flight [P-6.11.2], and, since the last barrier, was any of them sent? */
 struct quiet_span {
+    uint32_t in_flight; /**< No reply to a later request has come yet; */
+    uint32_t trailing;  /**< those behind the last request that gets one. */
     bool open;          /**< There are some. */
     uint64_t first_end; /**< `end` of the first. */
     uint64_t last_end;  /**< `end` of the last. */

@@ -31,12 +31,20 @@ static void ring_push(struct crab_conn *conn, const struct crab_req_head *head)
 {
     uint32_t place = (conn->ring_first + conn->ring_count) & (conn->ring_capacity - 1);
     conn->ring[place] = (struct in_flight){
-        .end = conn->queued_bytes, .tag = head->tag, .op = head->op, .flags = head->flags};
+        .end = conn->queued_bytes,
+        .tag = head->tag,
+        .quiet_before = conn->quiet.trailing,
+        .op = head->op,
+        .flags = head->flags,
+    };
     conn->ring_count++;
+    conn->quiet.trailing = 0;
 }
 
 static void note_quiet(struct crab_conn *conn)
 {
+    conn->quiet.in_flight++;
+    conn->quiet.trailing++;
     if (!conn->quiet.open)
         conn->quiet.first_end = conn->queued_bytes;
     conn->quiet.open = true;
@@ -66,7 +74,8 @@ static enum crab_status make_way(struct crab_conn *conn, const struct crab_req_h
                                  struct net_deadline *deadline)
 {
     bool answered = (head->flags & CRAB_FLAG_QUIET) == 0;
-    if (answered && conn->ring_count >= conn->max_in_flight)
+    /* The last place is for a request with a reply: nothing else ends quiet ones [P-6.11.2]. */
+    if (conn->ring_count + conn->quiet.in_flight >= conn->max_in_flight - (answered ? 0 : 1))
         return conn_complain(conn, CRAB_E_FULL, "as many requests are unanswered as may be");
     if (answered && conn->ring_count == conn->ring_capacity && !ring_grow(conn))
         return conn_complain(conn, CRAB_E_NO_MEMORY, "no memory for another request");
@@ -257,6 +266,7 @@ static enum crab_status answer(struct crab_conn *conn, const union crab_reply *r
     }
     conn->ring_first = (conn->ring_first + 1) & (conn->ring_capacity - 1);
     conn->ring_count--;
+    conn->quiet.in_flight -= request.quiet_before;
     reply_to_result(reply, result);
     result->request = request.op;
     result->tag = request.tag;

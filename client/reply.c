@@ -129,6 +129,9 @@ enum crab_status conn_welcome(struct crab_conn *conn, const struct crab_rep_welc
     if (welcome->version != 1)
         return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server chose protocol version %u, which was not offered",
                           (unsigned)welcome->version);
+    if ((welcome->features & ~CRAB_FEATURE_PUSH) != 0 || welcome->max_in_flight == 0)
+        return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server's WELCOME is impossible: features 0x%x, max_in_flight %u",
+                          (unsigned)welcome->features, (unsigned)welcome->max_in_flight);
     size_t len = welcome->server_name.len;
     if (len > sizeof conn->server_name)
         len = sizeof conn->server_name;
@@ -136,16 +139,14 @@ enum crab_status conn_welcome(struct crab_conn *conn, const struct crab_rep_welc
         memcpy(conn->server_name, welcome->server_name.data, len);
     conn->info = (struct crab_server_info){
         .version = welcome->version,
-        .features = welcome->features & CRAB_FEATURE_PUSH,
+        .features = welcome->features,
         .max_key = welcome->max_key,
         .max_value = welcome->max_value,
         .max_in_flight = welcome->max_in_flight,
         .name = {.data = conn->server_name, .len = len},
     };
     conn->welcomed = true;
-    uint32_t limit = welcome->max_in_flight == 0 ? 1 : welcome->max_in_flight;
-    if (limit > CRAB_MAX_IN_FLIGHT)
-        limit = CRAB_MAX_IN_FLIGHT;
+    uint32_t limit = welcome->max_in_flight < CRAB_MAX_IN_FLIGHT ? welcome->max_in_flight : CRAB_MAX_IN_FLIGHT;
     if (conn->asked_in_flight == 0 || conn->asked_in_flight > limit)
         conn->max_in_flight = limit;
     if (!conn->asked_max_reply)

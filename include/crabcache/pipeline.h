@@ -16,7 +16,8 @@
  * copied: its queue call sends it from where it lies, and has done with it when it returns.
  *
  * @section pipeline_bounds Bounds
- * At most `max_in_flight` requests wait for replies; the next one is refused with #CRAB_E_FULL.  While the library
+ * At most `max_in_flight` requests are unanswered; the next one is refused with #CRAB_E_FULL.  Quiet writes count until
+ * the reply to a later request has come, and leave the last place to such a request: queue a ping.  While the library
  * sends, it also reads, so that two full socket buffers never block each other; up to `max_buffered` bytes of replies
  * are kept, and after that the call gives back #CRAB_E_FULL.  In both cases nothing is lost: take a reply, go on.
  * Queue calls answer #CRAB_E_FULL only when the request was not queued; crab_conn_flush() when something is still to

@@ -189,6 +189,16 @@ static void welcome_is_taken_over(void **state)
     assert_int_equal(crab_conn_hello(conn, NULL), CRAB_E_PROTOCOL);
     check_broken(conn);
     crab_conn_close(conn);
+    /* A feature that was not asked for; no place for any request [P-12.1.2]. */
+    static const char *const impossible[] = {"1a 11000000 01 03000000 ffff0000 00001000 00040000",
+                                             "1a 11000000 01 01000000 ffff0000 00001000 00000000"};
+    for (size_t i = 0; i < 2; i++) {
+        conn = peer_connect(&peer, (struct crab_conn_options){0});
+        peer_send_hex(&peer, impossible[i]);
+        assert_int_equal(crab_conn_hello(conn, NULL), CRAB_E_PROTOCOL);
+        check_broken(conn);
+        crab_conn_close(conn);
+    }
     peer_close(&peer);
 }
 

@@ -217,6 +217,33 @@ static void full_socket_buffers_never_deadlock(void **state)
 
 /* ---- quiet writes */
 
+/* They count as in flight until the reply to a later request, and leave it the last place [P-6.11.2]. */
+static void quiet_writes_take_places(void **state)
+{
+    struct peer peer;
+    struct crab_result result;
+    (void)state;
+    peer_listen(&peer);
+    struct crab_conn *conn = peer_connect_hello(&peer, (struct crab_conn_options){.max_in_flight = 4});
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_OK);
+    assert_int_equal(crab_conn_queue_ping(conn), CRAB_OK);
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_OK);
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_E_FULL);
+    assert_int_equal(crab_conn_queue_ping(conn), CRAB_OK);
+    assert_int_equal(crab_conn_queue_ping(conn), CRAB_E_FULL);
+    peer_send_hex(&peer, "11"); /* ends the first quiet write and the first ping: two places */
+    assert_int_equal(crab_conn_next_reply(conn, &result), CRAB_OK);
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_OK);
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_E_FULL);
+    peer_send_hex(&peer, "11"); /* the second ping and the quiet write before it, not the one behind it */
+    assert_int_equal(crab_conn_next_reply(conn, &result), CRAB_OK);
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_OK);
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_OK);
+    assert_int_equal(crab_conn_quiet_del(conn, KEY, NULL), CRAB_E_FULL);
+    crab_conn_close(conn);
+    peer_close(&peer);
+}
+
 static void late_errors_wait_until_they_are_taken(void **state)
 {
     struct peer peer;
@@ -481,6 +508,7 @@ int main(void)
         cmocka_unit_test(replies_come_in_order_with_all_they_carry),
         cmocka_unit_test(the_bound_on_requests_in_flight_holds),
         cmocka_unit_test(full_socket_buffers_never_deadlock),
+        cmocka_unit_test(quiet_writes_take_places),
         cmocka_unit_test(late_errors_wait_until_they_are_taken),
         cmocka_unit_test(late_errors_are_bounded),
         cmocka_unit_test(a_borrowed_value_may_be_put_again),
