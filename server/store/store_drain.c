@@ -58,7 +58,7 @@ static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t valu
     uint64_t next, freq = 0;
     store_item_read(entry->at, &item);
     unsigned class = item.has_expiry ? store_class_of(store, item.expiry, store_now(store)) : 0;
-    if (!store_segment_room(store, mover, class, store_item_bytes(&item) + 8 + 7, true))
+    if (!store_segment_room(store, mover, class, store_item_bytes(&item) + 8 + 7, 0))
         return false;
     do {
         (void)judge(kind, value, &freq);

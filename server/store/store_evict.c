@@ -29,6 +29,7 @@
 #define PAY_MOST        65536U
 #define WAITS           400U
 #define WAIT_US         50U
+#define URGENT_KEEP     2U    /* Free segments that are for moving only, whatever happens. */
 #define ROOM_STEPS      100000U
 
 static uint32_t low_water(const struct store *store)
@@ -153,7 +154,8 @@ static bool take_room(struct store_worker *worker, const struct store_need *need
     struct store *store = worker->store;
     if (need->large)
         return store_large_place(store, need->bytes, place);
-    return store_segment_room(store, &worker->writer, need->class, need->bytes, false);
+    return store_segment_room(store, &worker->writer, need->class, need->bytes,
+                              need->urgent ? URGENT_KEEP : store->reserve);
 }
 
 /* Lets others pass a quiescent state. */

@@ -364,9 +364,9 @@ bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segmen
 /** @brief The class of a time to live. */
 unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now);
 
-/** @brief Let the open segment of a class have room; takes a new one if needed. @return false: none is free. */
+/** @brief Let the open segment of a class have room; takes a new one if needed, leaving `keep`. */
 bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
-                        bool from_reserve);
+                        uint32_t keep);
 
 /** @brief Where an item would be written; there must be room. */
 void store_segment_place(const struct store *store, const struct store_writer *writer, unsigned class,
@@ -444,6 +444,7 @@ struct store_need {
     uint64_t bytes; /**< Of the item, padding included. */
     unsigned class;
     bool large;
+    bool urgent; /**< It replaces an item by one that is hardly larger: most of the reserve may be used. */
 };
 
 /** @brief Make room, by waiting for others if need be. @return false: STORE_NO_MEMORY. */

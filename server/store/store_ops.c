@@ -344,7 +344,7 @@ static enum store_result try_expire(struct store_worker *worker, struct draft *d
     uint64_t need = store_item_bytes(&item) + 8 + 8 + 7;
     if (!done && draft->need.bytes < need) {
         store_index_unlock(found.home);
-        draft->need = (struct store_need){.bytes = need, .class = store_class_of(store, expiry, now)};
+        draft->need = (struct store_need){.bytes = need, .class = store_class_of(store, expiry, now), .urgent = true};
         return STORE_NO_MEMORY; /* Come again with more. */
     }
     if (done) {

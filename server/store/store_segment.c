@@ -122,10 +122,10 @@ void store_segment_seal(struct store *store, struct store_writer *writer, uint64
 }
 
 /* A segment to write to, or STORE_NONE. The mutex is held. */
-static uint32_t take_segment(struct store *store, bool from_reserve)
+static uint32_t take_segment(struct store *store, uint32_t keep)
 {
     store_update_available(store);
-    if (store->available <= (from_reserve ? 0 : store->reserve))
+    if (store->available <= keep)
         return STORE_NONE;
     uint32_t segment = store->free.head;
     if (segment != STORE_NONE) {
@@ -145,14 +145,14 @@ static uint32_t take_segment(struct store *store, bool from_reserve)
 }
 
 bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
-                        bool from_reserve)
+                        uint32_t keep)
 {
     struct store_open *open = &writer->open[class];
     if (open->segment != STORE_NONE && open->used + bytes <= store_segment_bytes(store) &&
         store_peek(&store->segments[open->segment].seq) >= store_load(&store->flushed))
         return true;
     pthread_mutex_lock(&store->mutex);
-    uint32_t segment = take_segment(store, from_reserve);
+    uint32_t segment = take_segment(store, keep);
     if (segment != STORE_NONE) {
         if (open->segment != STORE_NONE)
             seal(store, writer, class);
