@@ -90,10 +90,23 @@ static void count_eviction(struct store_worker *worker, enum store_job_kind kind
     }
 }
 
+/*
+ * Eviction must free something, however much was read: of a segment, three quarters may move at most, and half of it
+ * for what was read only once. Else a put might wait until all of the memory was copied.
+ */
+static bool moves_enough(const struct store *store, const struct store_job *job, uint64_t slot)
+{
+    uint32_t size = store_segment_bytes(store);
+    if (job->kind == JOB_COMPACT)
+        return false;
+    return job->moved >= size / 4 * 3 || (job->moved >= size / 2 && (slot & STORE_FREQ_MASK) <= STORE_FREQ_ONE);
+}
+
 /* Decides about one item. Answers false if it would have to move and can't. */
-static bool settle(struct store_worker *worker, enum store_job_kind kind, const struct entry *entry)
+static bool settle(struct store_worker *worker, struct store_job *job, const struct entry *entry)
 {
     struct store *store = worker->store;
+    enum store_job_kind kind = job->kind;
     struct store_bucket *home = store_index_lock(store, entry->hash);
     uint64_t *slot = store_index_slot_of(store, home, entry->location);
     if (slot == NULL) {
@@ -105,13 +118,17 @@ static bool settle(struct store_worker *worker, enum store_job_kind kind, const 
     bool gone = is_gone(store, entry->location);
     bool expired = !gone && item.has_expiry && item.expiry <= store_now(store);
     enum fate fate = gone || expired ? FATE_DROP : judge(kind, value, &freq);
-    if (fate == FATE_MOVE && !move_item(worker, slot, value, kind, entry)) {
+    if (fate == FATE_MOVE && moves_enough(store, job, value)) {
+        fate = FATE_DROP;
+    } else if (fate == FATE_MOVE && !move_item(worker, slot, value, kind, entry)) {
         if (store->config.eviction == STORE_REFUSE) {
             store_index_unlock(home);
             return false;
         }
         fate = FATE_DROP;
     }
+    if (fate == FATE_MOVE)
+        job->moved += (uint32_t)bytes;
     if (fate == FATE_DROP)
         store_publish(slot, (uint64_t)0);
     else if (fate == FATE_KEEP && item.has_expiry)
@@ -176,7 +193,7 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
         job->at = used; /* Nothing is left to be done. */
     unsigned count = gather(store, job->segment, &job->at, used, items, entries);
     for (unsigned i = 0; i < count; i++) {
-        if (!settle(worker, job->kind, &entries[i])) {
+        if (!settle(worker, job, &entries[i])) {
             job->at = (uint32_t)(entries[i].location - store_segment_location(store, job->segment));
             return job->at - from;
         }

@@ -23,7 +23,7 @@
 #define SMALL_SHARE     10U   /* Of the segments, in percent. */
 #define SCAN_AT_ONCE    2048U /* Segments looked at for dead bytes. */
 #define FIFO_LOOK       64U   /* Segments passed over, being pinned. */
-#define EVICT_DEAD_MIN  4U    /* Compact rather than evict where 1/4 is dead. */
+#define EVICT_DEAD_MIN  6U    /* Compact rather than evict where 1/6 is dead. */
 #define REFUSE_DEAD_MIN 20U   /* With STORE_REFUSE, 1/20. */
 #define PAY_FROM        4096U
 #define PAY_MOST        65536U

@@ -172,6 +172,7 @@ struct store_job {
     enum store_job_kind kind;
     uint32_t segment;
     uint32_t at;  /**< Offset of the next item. */
+    uint32_t moved; /**< Bytes that had a second chance. */
     uint64_t seq; /**< Of the segment when the job began. */
 };
 
