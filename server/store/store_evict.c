@@ -27,7 +27,7 @@
 #define REFUSE_DEAD_MIN 20U   /* With STORE_REFUSE, 1/20. */
 #define PAY_FROM        4096U
 #define PAY_MOST        65536U
-#define WAITS           400U
+#define WAITS           2000U
 #define WAIT_US         50U
 #define URGENT_KEEP     2U    /* Free segments that are for moving only, whatever happens. */
 #define ROOM_STEPS      100000U
