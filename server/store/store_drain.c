@@ -209,8 +209,7 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
 uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evict)
 {
     struct store *store = worker->store;
-    struct store_large *large = store_large_at(store, page);
-    uint64_t location = store->large_at + (uint64_t)page * STORE_PAGE + sizeof(*large);
+    uint64_t location = store->large_at + (uint64_t)page * STORE_PAGE + sizeof(struct store_large);
     struct store_item item;
     uint64_t bytes = store_item_read(store_at(store, location), &item);
     uint64_t hash = store_hash(store, item.key, item.key_len);

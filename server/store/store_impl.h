@@ -176,7 +176,7 @@ struct store_job {
     uint64_t seq; /**< Of the segment when the job began. */
 };
 
-struct store {
+struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that different threads write are apart */
     /* Fixed once made. */
     struct store_config config;
     uint8_t *base;

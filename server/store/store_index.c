@@ -352,7 +352,7 @@ static bool split(struct store *store)
     }
     uint64_t bit = (uint64_t)1 << (63 - __builtin_clzll(count));
     struct store_bucket *home = &store->buckets[count - bit], *fresh = &store->buckets[count];
-    uint64_t *from[CHAIN_SLOTS], *to[CHAIN_SLOTS], copied[CHAIN_SLOTS];
+    uint64_t *from[CHAIN_SLOTS] = {NULL}, *to[CHAIN_SLOTS], copied[CHAIN_SLOTS];
     lock_bucket(home);
     lock_bucket(fresh);
     unsigned movers = choose_movers(store, home, bit, from);

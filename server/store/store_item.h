@@ -140,6 +140,7 @@ static inline void store_item_write(uint8_t *at, const struct store_item *item)
 {
     uint8_t flags = store_item_flags(item);
     uint8_t *field = at;
+    assert(at != NULL);
     if ((flags & ITEM_WIDE) == 0) {
         uint32_t word = flags | item->key_len << 8 | item->value_len << 16;
         memcpy(field, &word, 4);
