@@ -254,7 +254,7 @@ static void empty_moved(uint64_t *from, uint64_t *to, uint64_t copied)
 /* Fills the holes of a locked chain from its end, and gives up the overflow buckets that become empty. */
 static void repack(struct store *store, struct store_bucket *home)
 {
-    struct store_bucket *chain[1 + STORE_CHAIN_MAX];
+    struct store_bucket *chain[1 + STORE_CHAIN_MAX] = {home};
     uint32_t link[1 + STORE_CHAIN_MAX];
     unsigned count = 0;
     for (struct store_bucket *b = home; b != NULL && count <= STORE_CHAIN_MAX;) {

@@ -361,6 +361,7 @@ static enum store_result try_expire(struct store_worker *worker, struct draft *d
     draft->item.version = show_version(store, &found, &item);
     write_out(worker, draft);
     struct store_place place = draft->place;
+    assert(place.at != NULL);
     store_item_read(place.at, &item);
     if (view != NULL)
         fill_view(worker, place.location, &item, now, item.version, view);
