@@ -22,9 +22,11 @@
 #define WRITERS 2U
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define PUTS 60000U
+#define PUTS  30000U
+#define SHIFT ((size_t)8 << 20)
 #else
-#define PUTS 400000U
+#define PUTS  400000U
+#define SHIFT ((size_t)32 << 20)
 #endif
 
 struct team {
@@ -198,7 +200,7 @@ static void test_sizes_that_shift(void **state)
     static const size_t lengths[] = {20, 300, 40000, 1 << 20, 5000, 20, 100000, 20};
     struct store *store;
     struct store_worker *worker;
-    struct store_config config = {.memory_bytes = (size_t)32 << 20, .eviction = STORE_EVICT, .max_workers = 2};
+    struct store_config config = {.memory_bytes = SHIFT, .eviction = STORE_EVICT, .max_workers = 2};
     long before = resident_kib();
     assert_int_equal(store_create(&config, &store), 0);
     assert_int_equal(store_worker_attach(store, &worker), 0);
