@@ -162,6 +162,7 @@ static void do_put(struct command *c, const struct crab_req_put *m)
         .ttl_ms = (m->flags & CRAB_PUT_TTL) != 0 ? m->ttl_ms : STORE_NEVER,
         .app_flags = m->app_flags,
         .version = m->version,
+        .version_unwanted = (m->flags & CRAB_PUT_WANT_VERSION) == 0,
     };
     switch (m->flags & CRAB_PUT_COND_MASK) {
     case CRAB_PUT_IF_ABSENT:
@@ -191,11 +192,13 @@ static void do_get(struct command *c, const struct crab_req_get *m)
 {
     struct store_view view;
     bool touch = (m->flags & CRAB_GET_TTL) != 0;
-    enum store_result result = touch ? store_touch(c->env->worker, &c->key, m->ttl_ms, &view)
-                                     : store_get(c->env->worker, &c->key, &view);
+    bool meta = (m->flags & CRAB_GET_META) != 0;
+    enum store_result result = touch  ? store_touch(c->env->worker, &c->key, m->ttl_ms, &view)
+                               : meta ? store_get(c->env->worker, &c->key, &view)
+                                      : store_get_value(c->env->worker, &c->key, &view);
     /* A touch that cannot be answered did happen: then the outcome is not "nothing changed". */
     if (result == STORE_OK)
-        reply_view(c, &view, (m->flags & CRAB_GET_META) != 0, touch ? CRAB_ERR_INTERNAL : CRAB_ERR_BUSY);
+        reply_view(c, &view, meta, touch ? CRAB_ERR_INTERNAL : CRAB_ERR_BUSY);
     else
         reply_result(c, result);
     /* The reply has the bytes, or a pin on them. A view that lasted longer would stand in the way of writes, which

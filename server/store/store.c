@@ -1,27 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store's life: making and ending it, its workers, their views and pins, housekeeping, statistics.
- * The operations on keys are in store_ops.c; the memory layout is explained in store_impl.h.
+ * The store's life: making and ending it, its workers, flush, statistics. The operations on keys are in store_ops.c;
+ * the memory layout is explained in store_impl.h.
  *
- * Invariants: all memory comes from the one mapping made here, which is no larger than the limit;
- * segment.views counts the workers whose bitmap names the segment.
+ * Invariants: all addresses come from the one range reserved here; what is touched of it is charged.
  */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "server/store/store_impl.h"
 
-#define MAX_WORKERS         1024U
-#define MIN_SEGMENT_SHIFT   16U        /* 64 KiB */
-#define MAX_SEGMENT_SHIFT   20U        /* 1 MiB */
-#define BYTES_PER_BUCKET    256U       /* of memory_bytes */
-#define SWEEP_INTERVAL_MS   1000U      /* A sweep for expired items starts no more often than this. */
-#define SWEEP_DROPS         512U       /* Items that one store_tick() drops at most. */
-#define SWEEP_SEGMENTS      4096U      /* Segments that it looks at, of which it walks one. */
+#define MAX_WORKERS       1024U
+#define MAX_MEMORY        ((size_t)1 << 42) /* Four times as much, and some, fit a location. */
+#define MIN_SEGMENT_SHIFT 16U               /* 64 KiB */
+#define MAX_SEGMENT_SHIFT 20U               /* 1 MiB */
+#define SEGMENTS_WANTED   256U
+#define BUCKET_STEP       1024U /* The index is charged in steps of 64 KiB. */
+#define LARGE_RANGE       4U    /* Addresses for large items, in times of the memory. */
+#define GHOST_SHARE       128U  /* Of the memory, for ghosts. */
+#define HUGE_FROM         ((size_t)128 << 20)
+#define HUGE_PAGE         ((size_t)2 << 20)
+#define CLASSES_FROM      128U /* Segments from which on items are kept apart by their time to live. */
 
 /* ---- making and ending ---- */
 
@@ -38,51 +40,42 @@ static unsigned log2_floor(uint64_t n)
     return 63U - (unsigned)__builtin_clzll(n);
 }
 
-/* Offsets from the start of the mapping. */
-struct layout {
-    size_t segments;
-    size_t workers;
-    size_t views;
-    size_t buckets;
-    size_t arena;
-    size_t end;
-    size_t segment_count;
-    size_t bucket_count;
-    size_t view_words;
-    unsigned segment_shift;
-};
-
 static size_t round_up(size_t n, size_t unit)
 {
     return (n + unit - 1) / unit * unit;
 }
 
-/* The places of all parts for a number of segments, at most memory_bytes >> segment_shift. */
-static void place_parts(const struct store_config *config, size_t segment_count, struct layout *at)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    at->segment_count = segment_count;
-    at->view_words = round_up(segment_count, 64) / 64;
-    at->segments = round_up(sizeof(struct store), 64);
-    at->workers = at->segments + segment_count * sizeof(struct store_segment);
-    at->views = at->workers + config->max_workers * sizeof(struct store_worker);
-    at->buckets = round_up(at->views + config->max_workers * at->view_words * sizeof(uint64_t), page);
-    at->arena = round_up(at->buckets + at->bucket_count * sizeof(uint64_t), page);
-    at->end = at->arena + (segment_count << at->segment_shift);
-}
+/* Offsets from the start of the range. */
+struct layout {
+    size_t segments, workers, page_map, ghosts, fixed_end;
+    size_t buckets, overflow, arena, large, end;
+    size_t bucket_max, overflow_max, large_pages, ghost_rows;
+    uint32_t segment_count, segment_shift;
+};
 
 static void plan_layout(const struct store_config *config, struct layout *at)
 {
     size_t memory = config->memory_bytes;
-    unsigned shift = log2_floor(memory / 64);
+    unsigned shift = log2_floor(memory / SEGMENTS_WANTED);
     shift = shift < MIN_SEGMENT_SHIFT ? MIN_SEGMENT_SHIFT : shift;
     at->segment_shift = shift > MAX_SEGMENT_SHIFT ? MAX_SEGMENT_SHIFT : shift;
-    at->bucket_count = (size_t)1 << log2_floor(memory / BYTES_PER_BUCKET);
+    at->segment_count = (uint32_t)(memory >> at->segment_shift);
+    at->large_pages = round_up(memory * LARGE_RANGE / STORE_PAGE, 64);
+    at->ghost_rows = (size_t)1 << log2_floor(memory / GHOST_SHARE / 64);
+    at->bucket_max = round_up(memory / 4 * 3 / sizeof(struct store_bucket), BUCKET_STEP);
+    at->overflow_max = round_up(memory / 4 / sizeof(struct store_bucket), BUCKET_STEP);
+    at->overflow_max = at->overflow_max < UINT32_MAX / 2 ? at->overflow_max : UINT32_MAX / 2;
 
-    /* All segments that fit beside the tables for as many as memory alone would allow, then what is left. */
-    place_parts(config, memory >> at->segment_shift, at);
-    size_t tables = at->arena;
-    place_parts(config, (memory - tables) >> at->segment_shift, at);
+    at->segments = round_up(sizeof(struct store), 64);
+    at->workers = at->segments + at->segment_count * sizeof(struct store_segment);
+    at->page_map = at->workers + config->max_workers * sizeof(struct store_worker);
+    at->ghosts = round_up(at->page_map + at->large_pages / 8, 64);
+    at->fixed_end = at->ghosts + at->ghost_rows * 64;
+    at->buckets = round_up(at->fixed_end, HUGE_PAGE);
+    at->overflow = round_up(at->buckets + at->bucket_max * sizeof(struct store_bucket), HUGE_PAGE);
+    at->arena = round_up(at->overflow + at->overflow_max * sizeof(struct store_bucket), HUGE_PAGE);
+    at->large = round_up(at->arena + ((size_t)at->segment_count << at->segment_shift), HUGE_PAGE);
+    at->end = at->large + at->large_pages * STORE_PAGE;
 }
 
 static int draw_secrets(struct store *store)
@@ -97,7 +90,7 @@ static int draw_secrets(struct store *store)
     uint64_t start;
     if (getrandom(&start, sizeof(start), 0) != (ssize_t)sizeof(start))
         return EAGAIN;
-    store->version = start >> 2; /* Room for 2^62 writes and more. */
+    store->seq = (start >> 22) + 1; /* 44 bits of a version are a sequence number: room for 2^43 segments and more. */
     return 0;
 }
 
@@ -108,48 +101,88 @@ static bool config_valid(const struct store_config *config)
            (config->eviction == STORE_EVICT || config->eviction == STORE_REFUSE);
 }
 
+static void init_writer(struct store_writer *writer, enum store_pool pool)
+{
+    writer->pool = pool;
+    for (unsigned class = 0; class < STORE_CLASSES; class ++)
+        writer->open[class] = (struct store_open){.segment = STORE_NONE};
+}
+
+static void init_parts(struct store *store, const struct layout *at)
+{
+    uint8_t *base = store->base;
+    store->segments = (struct store_segment *)(void *)(base + at->segments);
+    store->workers = (struct store_worker *)(void *)(base + at->workers);
+    store->page_map = (uint64_t *)(void *)(base + at->page_map);
+    store->ghosts = (uint16_t *)(void *)(base + at->ghosts);
+    store->buckets = (struct store_bucket *)(void *)(base + at->buckets);
+    store->overflow = (struct store_bucket *)(void *)(base + at->overflow);
+    store->arena_at = at->arena;
+    store->large_at = at->large;
+    store->bucket_max = at->bucket_max;
+    store->overflow_max = at->overflow_max;
+    store->ghost_mask = at->ghost_rows - 1;
+    store->large_pages = at->large_pages;
+    store->segment_count = at->segment_count;
+    store->segment_shift = at->segment_shift;
+    store->item_max = store_segment_bytes(store) / 4;
+    store->reserve = 3 + at->segment_count / 64;
+    store->classes = at->segment_count >= CLASSES_FROM ? STORE_CLASSES : 1;
+    store->fixed = round_up(at->fixed_end, STORE_PAGE);
+    store->bucket_count = BUCKET_STEP / 2;
+    store->bucket_charged = BUCKET_STEP;
+    store->first_index_bytes = BUCKET_STEP * sizeof(struct store_bucket);
+    store->committed = store->fixed + store->first_index_bytes;
+    store->epoch = 1;
+    store->sweep_large = STORE_NONE;
+    init_writer(&store->mover[POOL_SMALL], POOL_SMALL);
+    init_writer(&store->mover[POOL_MAIN], POOL_MAIN);
+    store_list_init(&store->free);
+    store_list_init(&store->unused);
+    store_list_init(&store->retired);
+    store_list_init(&store->pinned);
+    store_list_init(&store->pool[POOL_SMALL]);
+    store_list_init(&store->pool[POOL_MAIN]);
+    store_list_init(&store->large);
+    store_list_init(&store->large_retired);
+    store_update_available(store);
+}
+
+/* Prefetching gains nothing if each access misses the TLB. */
+static void ask_for_huge_pages(const struct store *store)
+{
+    if (store->limit < HUGE_FROM)
+        return;
+    madvise(store->buckets, store->bucket_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
+    madvise(store_at(store, store->arena_at), (size_t)store->segment_count << store->segment_shift, MADV_HUGEPAGE);
+}
+
 int store_create(const struct store_config *config, struct store **store)
 {
     if (!config_valid(config))
         return EINVAL;
-    if (config->memory_bytes > PTRDIFF_MAX)
+    if (config->memory_bytes > MAX_MEMORY)
         return ENOMEM;
     struct layout at;
     plan_layout(config, &at);
-    if (at.segment_count > UINT32_MAX / 2)
+    uint8_t *base = mmap(NULL, at.end, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
         return ENOMEM;
-    uint8_t *memory = mmap(NULL, at.end, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return ENOMEM;
-
-    struct store *made = (struct store *)(void *)memory;
+    struct store *made = (struct store *)(void *)base;
     made->config = *config;
     if (config->now_ms == NULL)
         made->config.now_ms = boottime_ms;
+    made->base = base;
     made->mapped = at.end;
-    made->arena = memory + at.arena;
-    made->arena_size = (uint64_t)at.segment_count << at.segment_shift;
-    /* The headroom of STORE_REFUSE bounds what gathering dead bytes costs: about 32 bytes moved for one. */
-    made->live_limit = made->arena_size - made->arena_size / 32;
-    made->segments = (struct store_segment *)(void *)(memory + at.segments);
-    made->segment_count = (uint32_t)at.segment_count;
-    made->segment_shift = at.segment_shift;
-    made->buckets = (uint64_t *)(void *)(memory + at.buckets);
-    made->bucket_mask = at.bucket_count - 1;
-    made->workers = (struct store_worker *)(void *)(memory + at.workers);
-    made->view_words = (uint32_t)at.view_words;
-    made->expiry_due = STORE_NEVER;
-    uint64_t *views = (uint64_t *)(void *)(memory + at.views);
-    for (unsigned i = 0; i < config->max_workers; i++)
-        made->workers[i].views = views + i * at.view_words;
-    store_arena_init(made);
-
+    made->limit = config->memory_bytes;
+    init_parts(made, &at);
+    ask_for_huge_pages(made);
     int failure = draw_secrets(made);
     if (failure == 0)
         failure = pthread_mutex_init(&made->mutex, NULL);
     if (failure != 0) {
-        munmap(memory, at.end);
+        munmap(base, at.end);
         return failure;
     }
     *store = made;
@@ -170,13 +203,20 @@ int store_worker_attach(struct store *store, struct store_worker **worker)
 {
     int failure = EBUSY;
     pthread_mutex_lock(&store->mutex);
-    for (unsigned i = 0; i < store->config.max_workers; i++) {
-        if (store->workers[i].store == NULL) {
-            store->workers[i].store = store;
-            *worker = &store->workers[i];
-            failure = 0;
-            break;
-        }
+    for (uint32_t i = 0; i < store->config.max_workers; i++) {
+        struct store_worker *at = &store->workers[i];
+        if (at->store != NULL)
+            continue;
+        at->store = store; /* The counters of who was here before stay: they are the store's. */
+        at->debt = at->credit = 0;
+        at->has_views = false;
+        init_writer(&at->writer, POOL_SMALL);
+        store_poke(&at->epoch, (uint64_t)0);
+        if (i + 1 > store->workers_attached)
+            store_publish(&store->workers_attached, i + 1);
+        *worker = at;
+        failure = 0;
+        break;
     }
     pthread_mutex_unlock(&store->mutex);
     return failure;
@@ -186,164 +226,86 @@ void store_worker_detach(struct store_worker *worker)
 {
     if (worker == NULL)
         return;
-    store_quiesce(worker);
     struct store *store = worker->store;
+    store_segment_seal(store, &worker->writer, STORE_NEVER);
+    store_quiesce(worker);
     pthread_mutex_lock(&store->mutex);
     worker->store = NULL;
     pthread_mutex_unlock(&store->mutex);
 }
 
-void store_quiesce(struct store_worker *worker)
-{
-    if (worker->first_word == worker->end_word)
-        return; /* No views: nothing to lock for. */
-    struct store *store = worker->store;
-    pthread_mutex_lock(&store->mutex);
-    for (uint32_t i = worker->first_word; i < worker->end_word; i++) {
-        for (uint64_t bits = worker->views[i]; bits != 0; bits &= bits - 1)
-            store->segments[i * 64 + (uint32_t)__builtin_ctzll(bits)].views--;
-        worker->views[i] = 0;
-    }
-    worker->first_word = worker->end_word = 0;
-    pthread_mutex_unlock(&store->mutex);
-}
-
-/* ---- pins ---- */
-
-/* store_view.pin: the first segment of the item, and above it how many more. */
-static uint32_t pin_first(uint64_t pin)
-{
-    return (uint32_t)pin;
-}
-
-static uint32_t pin_last(uint64_t pin)
-{
-    return (uint32_t)pin + (uint32_t)(pin >> 32);
-}
-
-bool store_pin(struct store_worker *worker, const struct store_view *view)
-{
-    struct store *store = worker->store;
-    uint32_t fresh = 0;
-    bool fits = true;
-    pthread_mutex_lock(&store->mutex);
-    for (uint32_t i = pin_first(view->pin); i <= pin_last(view->pin); i++) {
-        fresh += store->segments[i].held == 0;
-        fits = fits && store->segments[i].held < STORE_HELD_MAX;
-    }
-    /* Half of the segments stay free of pins, whatever slow readers do. */
-    fits = fits && (fresh == 0 || store->held_segments + fresh <= store->segment_count / 2);
-    if (fits) {
-        for (uint32_t i = pin_first(view->pin); i <= pin_last(view->pin); i++)
-            store->segments[i].held++;
-        store->held_segments += fresh;
-        store->pinned++;
-    }
-    pthread_mutex_unlock(&store->mutex);
-    return fits;
-}
-
-void store_unpin(struct store_worker *worker, uint64_t pin)
-{
-    struct store *store = worker->store;
-    pthread_mutex_lock(&store->mutex);
-    for (uint32_t i = pin_first(pin); i <= pin_last(pin); i++) {
-        assert(store->segments[i].held > 0);
-        store->held_segments -= --store->segments[i].held == 0;
-    }
-    store->pinned--;
-    pthread_mutex_unlock(&store->mutex);
-}
-
-/* ---- housekeeping ---- */
-
-/* One step of the sweep through all segments. Answers whether the sweep goes on. */
-static bool sweep(struct store *store)
-{
-    if (!store->sweeping) {
-        if (store->now < store->expiry_due || store->now < store->sweep_after)
-            return false;
-        uint64_t after = store->now + SWEEP_INTERVAL_MS;
-        store->sweep_after = after < store->now ? STORE_NEVER : after;
-        store->sweeping = true;
-        store->expiry_due = STORE_NEVER; /* Learnt anew as the sweep passes. */
-    }
-    for (unsigned looked = 0; looked < SWEEP_SEGMENTS; looked++) {
-        struct store_segment *segment = &store->segments[store->sweep_segment];
-        bool due = segment->min_expiry <= store->now;
-        if (due && !store_arena_expire(store, store->sweep_segment, SWEEP_DROPS))
-            return true;
-        if (segment->min_expiry < store->expiry_due)
-            store->expiry_due = segment->min_expiry;
-        if (++store->sweep_segment == store->segment_count) {
-            store->sweep_segment = 0;
-            store->sweeping = false;
-            return false;
-        }
-        if (due)
-            break;
-    }
-    return true;
-}
-
-bool store_tick(struct store_worker *worker)
-{
-    struct store *store = worker->store;
-    pthread_mutex_lock(&store->mutex);
-    store->now = store->config.now_ms(store->config.now_context);
-    bool more = sweep(store);
-    pthread_mutex_unlock(&store->mutex);
-    return more;
-}
-
 void store_flush(struct store_worker *worker)
 {
-    struct store *store = worker->store;
+    struct store *store = store_enter(worker);
     pthread_mutex_lock(&store->mutex);
-    store_index_clear(store);
-    store_arena_clear(store);
+    /* What was begun before has a smaller number, and is gone from here on. */
+    uint64_t flushed = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&store->flushed, flushed, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&store->mutex);
+    worker->credit = 0;
 }
 
 /* ---- statistics ---- */
 
-/* The gap, and the segments that hold nothing and are not pinned. */
-static uint64_t free_bytes(const struct store *store)
+static void add_counters(const struct store *store, struct store_stats *stats)
 {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < store->segment_count; i++) {
-        uint64_t base = store_segment_base(store, i);
-        uint64_t end = store_segment_base(store, i + 1);
-        if (store->segments[i].live == 0 && !store_segment_pinned(&store->segments[i])) {
-            sum += end - base;
-            continue;
-        }
-        uint64_t from = store->gap > base ? store->gap : base;
-        uint64_t to = store->gap_end < end ? store->gap_end : end;
-        sum += to > from ? to - from : 0;
+    for (uint32_t i = 0; i < store->config.max_workers; i++) {
+        const struct store_counters *from = &store->workers[i].counters;
+        stats->hits += store_peek(&from->hits);
+        stats->misses += store_peek(&from->misses);
+        stats->puts += store_peek(&from->puts);
+        stats->deletes += store_peek(&from->deletes);
+        stats->evictions += store_peek(&from->evictions);
+        stats->evictions_small += store_peek(&from->evictions_small);
+        stats->evictions_main += store_peek(&from->evictions_main);
+        stats->evictions_large += store_peek(&from->evictions_large);
+        stats->evictions_bucket += store_peek(&from->evictions_bucket);
+        stats->expirations += store_peek(&from->expirations);
+        stats->refusals += store_peek(&from->refusals);
+        stats->ghost_hits += store_peek(&from->ghost_hits);
+        stats->moved_bytes += store_peek(&from->moved_bytes);
     }
-    return sum;
+}
+
+/* The mutex is held. */
+static void add_segments(const struct store *store, struct store_stats *stats)
+{
+    uint64_t flushed = store_load(&store->flushed);
+    for (uint32_t i = 0; i < store->fresh; i++) {
+        const struct store_segment *at = &store->segments[i];
+        uint8_t state = store_load(&at->state);
+        if (state == SEGMENT_UNUSED || state == SEGMENT_FREE || state == SEGMENT_RETIRED ||
+            store_peek(&at->seq) < flushed)
+            continue;
+        uint64_t live = store_segment_live(at);
+        if ((int64_t)live > 0) { /* Else an item is just being counted. */
+            stats->items += live >> 32;
+            stats->bytes_live += (uint32_t)live;
+        }
+    }
+    for (uint32_t page = store->large.head; page != STORE_NONE; page = store_large_at(store, page)->next) {
+        const struct store_large *large = store_large_at(store, page);
+        stats->items += large->seq >= flushed;
+        stats->bytes_live += large->seq >= flushed ? (uint64_t)large->pages * STORE_PAGE : 0;
+    }
 }
 
 void store_stats(struct store *store, struct store_stats *stats)
 {
+    *stats = (struct store_stats){.bytes_limit = store->limit, .bytes_fixed = store->fixed};
+    add_counters(store, stats);
     pthread_mutex_lock(&store->mutex);
-    uint64_t unused = free_bytes(store);
-    *stats = (struct store_stats){
-        .items = store->items,
-        .bytes_live = store->live,
-        .bytes_dead = store->arena_size - store->live - unused,
-        .bytes_free = unused,
-        .bytes_index = (store->bucket_mask + 1) * sizeof(store->buckets[0]),
-        .bytes_limit = store->config.memory_bytes,
-        .hits = store->hits,
-        .misses = store->misses,
-        .puts = store->puts,
-        .deletes = store->deletes,
-        .evictions = store->evictions,
-        .expirations = store->expirations,
-        .refusals = store->refusals,
-        .pinned = store->pinned,
-    };
+    add_segments(store, stats);
+    uint64_t segment = store_segment_bytes(store);
+    stats->bytes_free = store->limit - store->committed + store->free.count * segment;
+    stats->bytes_retired = (store->retired.count + store->pinned.count) * segment + store->retired_large_bytes;
+    stats->grace_lag = store_load(&store->epoch) - store_oldest_epoch(store);
     pthread_mutex_unlock(&store->mutex);
+    uint64_t charged = store_peek(&store->bucket_charged) + store_peek(&store->overflow_charged);
+    stats->bytes_index = charged * sizeof(struct store_bucket);
+    stats->index_slots = store_load(&store->bucket_count) * STORE_SLOTS;
+    uint64_t taken = stats->bytes_free + stats->bytes_live + stats->bytes_index + stats->bytes_fixed;
+    stats->bytes_dead = stats->bytes_limit > taken ? stats->bytes_limit - taken : 0;
+    stats->grace_waits = store_peek(&store->waited);
+    stats->pinned = store_peek(&store->pinned_views);
 }

@@ -79,7 +79,7 @@ struct store_key {
 struct store_view {
     const uint8_t *value; /**< Borrowed, until store_quiesce() or store_unpin(). */
     size_t value_len;     /**< In bytes. */
-    uint64_t version;     /**< Never 0; two states of one key never share one. */
+    uint64_t version;     /**< Two states of one key never share one; 0 only from store_get_value(). */
     uint64_t ttl_ms;      /**< What is left to live, >= 1, or STORE_NEVER. */
     uint32_t app_flags;   /**< As stored. */
     uint64_t pin;         /**< For store_pin(); opaque. */
@@ -93,6 +93,7 @@ struct store_put_args {
     uint32_t app_flags;             /**< The application's own. */
     enum store_condition condition; /**< When to store. */
     uint64_t version;               /**< For STORE_IF_VERSION. */
+    bool version_unwanted;          /**< With STORE_OK the new version will not be used: saves memory. */
 };
 
 /** What to add to a number. */
@@ -108,9 +109,10 @@ struct store_incr_args {
 struct store_stats {
     uint64_t items;          /**< Stored now, expired ones that were not collected yet included. */
     uint64_t bytes_live;     /**< Taken by items, their headers included. */
-    uint64_t bytes_dead;     /**< Waiting to be reclaimed. Live, dead and free never change in sum. */
-    uint64_t bytes_free;     /**< Ready to be written. */
+    uint64_t bytes_dead;     /**< Waiting to be reclaimed, and the unused ends of segments. */
+    uint64_t bytes_free;     /**< Ready to be written. Live, dead, free, index and fixed bytes add up to the limit. */
     uint64_t bytes_index;    /**< Taken by the index. */
+    uint64_t bytes_fixed;    /**< Taken by tables whose size never changes. */
     uint64_t bytes_limit;    /**< store_config.memory_bytes. */
     uint64_t hits;           /**< store_get() and store_touch() that found an item. */
     uint64_t misses;         /**< Those that did not. */
@@ -120,6 +122,16 @@ struct store_stats {
     uint64_t expirations;    /**< Items found expired and dropped. */
     uint64_t refusals;       /**< Writes answered STORE_NO_MEMORY. */
     uint64_t pinned;         /**< Views pinned now. */
+    uint64_t evictions_small;  /**< Of the evictions: never read since they came, */
+    uint64_t evictions_main;   /**< not read any more, */
+    uint64_t evictions_large;  /**< large items, */
+    uint64_t evictions_bucket; /**< and those of a bucket that was full. */
+    uint64_t ghost_hits;       /**< Keys that came back soon after their eviction. */
+    uint64_t moved_bytes;      /**< Bytes of items copied by compaction and second chances. */
+    uint64_t index_slots;      /**< Slots of the index, used or not. */
+    uint64_t grace_waits;      /**< Times that a write waited for other workers to pass a quiescent state. */
+    uint64_t grace_lag;        /**< Epochs (things retired) that the slowest worker is behind. */
+    uint64_t bytes_retired;    /**< Of the dead bytes: waiting for it. */
 };
 
 /**
@@ -165,8 +177,16 @@ enum store_result store_get(struct store_worker *worker, const struct store_key 
                             struct store_view *view);
 
 /**
+ * @brief As store_get(), if the version is not wanted: view.version is 0. An item whose version nobody has seen
+ *        need not carry it when it moves.
+ */
+enum store_result store_get_value(struct store_worker *worker, const struct store_key *key,
+                                  struct store_view *view);
+
+/**
  * @brief As store_get(), giving the item a new time to live in the same step. The version stays.
  * @param ttl_ms  >= 1 or STORE_NEVER.
+ * @return STORE_OK or STORE_ABSENT; the latter, too, if the item has no expiry yet and there is no room for one.
  */
 enum store_result store_touch(struct store_worker *worker, const struct store_key *key,
                               uint64_t ttl_ms, struct store_view *view);
@@ -212,8 +232,17 @@ bool store_pin(struct store_worker *worker, const struct store_view *view);
 /** @brief Let go of a pinned view. @param pin `store_view.pin` of a view that store_pin() accepted. */
 void store_unpin(struct store_worker *worker, uint64_t pin);
 
-/** @brief The worker holds no views any more; called at least once per loop turn and before it sleeps. */
+/**
+ * @brief The worker holds no views any more; called at least once per loop turn and before it sleeps.
+ *        Until its next operation the worker holds up nothing.
+ */
 void store_quiesce(struct store_worker *worker);
+
+/** @brief store_quiesce(), by the name of what it is before a sleep. */
+void store_worker_offline(struct store_worker *worker);
+
+/** @brief After the sleep; optional, as any operation does the same. */
+void store_worker_online(struct store_worker *worker);
 
 /**
  * @brief A slice of housekeeping (collecting expired items), bounded to about 100 us.

@@ -3,29 +3,34 @@
  * @file
  * @brief Inside the store: its memory layout, shared by the store's own files and by its tests.
  *
- * One mapping holds everything, so that the limit is kept by construction:
+ * One reserved range of addresses holds everything; a location is an offset in it, and never 0:
  *
- *     struct store | segments | workers | their view bitmaps || buckets || arena
- *                                                           (|| = next page)
+ *     struct store, segments, workers, page map, ghosts | buckets -> | overflow -> | arena | large
+ *     charged at start                                  | charged as they grow     | by segment, by page
  *
- * The arena is tiled without holes by tiles of a multiple of 8 bytes. A tile's first word is its size, and
- * bit 0 says whether it is a live item; all others are dead: deleted items, or space never used. One dead
- * tile is the *gap*: new items are cut from its start. When the gap is too small, another one is made, by
- * sliding the live items of a window of segments together or (STORE_EVICT) by dropping them.
+ * `committed` is what was charged; it never exceeds memory_bytes. Free segments stay committed until large items
+ * or the index need their bytes: then their pages go back to the kernel. So no division of the memory is fixed.
  *
- *     arena  | item | dead | item | item | gap . . . . . . . . . . . | item | dead | item |
- *            |--- segment 0 ---|--- segment 1 ---|--- segment 2 ---|--- segment 3 ---|
+ * A bucket is one cache line:
  *
- * Segments cut the arena evenly; a tile may cross them. A segment knows how many of its bytes are live,
- * where the first tile that starts in it is, and who holds views into it: while anybody does, it is
- * "pinned". A view pins every segment of its tile. So a tile of which any segment is unpinned is free to be
- * moved or reused as a whole; one that lies in pinned segments only may be marked dead, but stays as it is.
- * (The gap may come to lie in pinned segments, too, and goes on being filled: nobody has views of its bytes.)
+ *     slot 0 | ... | slot 6 | control        slot:    tag 16 | frequency 2 | seen 1 | location 45; 0: empty
+ *                                            control: overflow link 32 | sequence 31 | lock 1
  *
- * The index is an array of links, chained through the items. A link is 0 or the item's place in the arena
- * (in words of 8 bytes, plus 1) with the upper 16 bits of its key's hash on top.
+ * The table has `bucket_count` buckets and grows by one at a time (linear hashing). Only the lock and the sequence
+ * of a home bucket count; those of overflow buckets are unused. A reader takes no lock: see store_index.c.
  *
- * @threads Everything here is guarded by store.mutex, except what is said to be fixed or a worker's own.
+ * A segment is a row of items, written by one writer from its start (store_segment.c):
+ *
+ *     UNUSED -> OPEN -> SEALED -> DRAINING -> RETIRED -> FREE -> OPEN ...
+ *                    (in a pool's FIFO)    (a grace period)  \-> UNUSED (pages given back)
+ *
+ * Items too large for a segment have pages of their own (store_large.c), behind a `struct store_large`.
+ *
+ * Who guards what:
+ * - A slot changes under its home bucket's lock; but readers raise frequency and set `seen` by compare-and-swap.
+ * - Lists, states, budget: store.mutex, held briefly; no other lock is taken under it.
+ * - Jobs (draining a segment) and the movers belong to whom store.maintaining belongs; taken by trying only.
+ * - Order: split_lock or maintaining, then one bucket's lock, then overflow_lock, then mutex.
  */
 #ifndef CRABCACHE_STORE_IMPL_H
 #define CRABCACHE_STORE_IMPL_H
@@ -34,187 +39,431 @@
 #include <pthread.h>
 
 #include "server/store/store.h"
+#include "server/store/store_item.h"
 
 #define STORE_SECRET_BYTES 192U
-#define STORE_NO_TILE      UINT32_MAX /**< store_segment.first: no tile starts here. */
-#define STORE_HELD_MAX     UINT16_MAX /**< Pins of one segment; more are refused. */
-#define STORE_TILE_LIVE    ((uint64_t)1)
-#define STORE_TAG_MASK     (~(uint64_t)0 << 48)
+#define STORE_HELD_MAX     UINT16_MAX /**< Pins of one segment or large item; more are refused. */
+#define STORE_SLOTS        7U
+#define STORE_CHAIN_MAX    8U /**< Overflow buckets of one home bucket at most. */
+#define STORE_CLASSES      4U /**< Classes of time to live, each with its own open segment. */
+#define STORE_SLICE        64U
+#define STORE_PAGE         4096U
+#define STORE_NONE         UINT32_MAX /**< No segment, no page. */
 
-/** An item; the key's bytes follow, then the value's, then `padding` bytes. */
-struct store_item {
-    uint64_t head;      /**< Size of the tile, a multiple of 8; bit 0: live. All tiles have this word. */
-    uint64_t next;      /**< Link to the next item of the bucket. */
-    uint64_t expiry;    /**< Live while now < expiry; or STORE_NEVER. */
-    uint64_t version;   /**< Never 0. */
-    uint32_t app_flags; /**< The application's. */
-    uint16_t key_len;   /**< Bytes of key. */
-    uint16_t padding;   /**< Unused bytes at the end, 0 to 7. */
+/* ---- relaxed counters and the like ---- */
+
+#define store_load(p)        __atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define store_peek(p)        __atomic_load_n(p, __ATOMIC_RELAXED)
+#define store_publish(p, v)  __atomic_store_n(p, v, __ATOMIC_RELEASE)
+#define store_poke(p, v)     __atomic_store_n(p, v, __ATOMIC_RELAXED)
+#define store_count(p, n)    __atomic_store_n(p, __atomic_load_n(p, __ATOMIC_RELAXED) + (n), __ATOMIC_RELAXED)
+
+/* ---- the parts ---- */
+
+struct store_bucket {
+    uint64_t slot[STORE_SLOTS];
+    uint64_t control;
 };
-static_assert(sizeof(struct store_item) == 40, "the item's header has no holes");
-static_assert(STORE_MAX_KEY <= UINT16_MAX, "a key's length fits its field");
+static_assert(sizeof(struct store_bucket) == 64, "a bucket is a cache line");
+
+#define STORE_LOCATION_MASK (((uint64_t)1 << 45) - 1)
+#define STORE_SEEN          ((uint64_t)1 << 45)
+#define STORE_FREQ_ONE      ((uint64_t)1 << 46)
+#define STORE_FREQ_MASK     ((uint64_t)3 << 46)
+#define STORE_TAG_MASK      (~(uint64_t)0 << 48)
+#define STORE_LOCK          ((uint64_t)1)
+#define STORE_SEQUENCE_ONE  ((uint64_t)2)
+#define STORE_SEQUENCE_MASK ((uint64_t)UINT32_MAX & ~STORE_LOCK)
+
+enum store_state {
+    SEGMENT_UNUSED = 0,
+    SEGMENT_OPEN,
+    SEGMENT_SEALED,
+    SEGMENT_DRAINING,
+    SEGMENT_RETIRED,
+    SEGMENT_FREE
+};
+
+enum store_pool { POOL_SMALL, POOL_MAIN, POOL_COUNT };
 
 struct store_segment {
-    uint64_t min_expiry; /**< No item that starts here expires earlier. */
-    uint32_t live;       /**< Bytes of live items here. */
-    uint32_t first;      /**< Offset of the first tile that starts here, or STORE_NO_TILE. */
-    uint16_t views;      /**< Workers that hold a view into it. */
-    uint16_t held;       /**< Pins by store_pin(). */
-    uint32_t unused;
+    uint64_t seq;        /**< Atomic. Unique to this use of the segment; part of its items' versions. */
+    uint64_t dead;       /**< Atomic: items << 32 | bytes that are no longer live. */
+    uint64_t min_expiry; /**< Atomic: no live item expires earlier. */
+    uint64_t retired_at; /**< The epoch that all workers must have seen before reuse. */
+    uint32_t used;       /**< Atomic; written by its writer only: bytes, */
+    uint32_t items;      /**< and items, dead ones included. */
+    uint32_t next, prev; /**< In the list of its state. */
+    uint32_t pins;       /**< Atomic. */
+    uint32_t padding;    /**< Atomic, its writer's: bytes of `used` that belong to no item. */
+    uint8_t state;       /**< Atomic enum store_state. */
+    uint8_t pool;
+    uint8_t unused[6];
+};
+static_assert(sizeof(struct store_segment) == 64, "segments do not share cache lines");
+
+/** Stands before a large item, at the start of its first page. */
+struct store_large {
+    uint64_t seq;
+    uint64_t retired_at;
+    uint64_t order;      /**< Its place in the order of eviction. */
+    uint32_t pages;
+    uint32_t next, prev; /**< Pages of neighbours in the list, or STORE_NONE. */
+    uint32_t pins;       /**< Atomic. */
+    uint8_t listed;
+    uint8_t unused[23];
+};
+static_assert(sizeof(struct store_large) == 64, "the item behind it is 8-aligned");
+
+struct store_list {
+    uint32_t head, tail;
+    uint32_t count;
+};
+
+/** Where something may be written next. */
+struct store_open {
+    uint32_t segment; /**< Or STORE_NONE. */
+    uint32_t used;
+};
+
+/** Writes into segments of one pool. */
+struct store_writer {
+    struct store_open open[STORE_CLASSES];
+    enum store_pool pool;
+};
+
+/** A place for an item; nothing is taken until store_segment_keep(). */
+struct store_place {
+    uint8_t *at;
+    uint64_t location;
+    uint64_t bytes;
+    uint32_t segment; /**< STORE_NONE: pages of its own. */
+    uint32_t padding;
+    uint32_t page;
+    unsigned class;
+};
+
+struct store_counters {
+    uint64_t hits, misses, puts, deletes, evictions, evictions_small, evictions_main, evictions_large;
+    uint64_t evictions_bucket, expirations, refusals, moved_bytes, ghost_hits;
 };
 
 struct store_worker {
-    struct store *store; /**< NULL: nobody has attached. */
-    uint64_t *views;     /**< A bit for each segment that the worker's views touch. */
-    uint32_t first_word; /**< The words of `views` that may have bits: [first_word, end_word). */
-    uint32_t end_word;
+    _Alignas(64) uint64_t epoch; /**< Atomic: what it saw last; 0: offline. Others read it. */
+    struct store *store;         /**< NULL: nobody has attached. */
+    uint64_t credit;             /**< STORE_REFUSE: bytes of new items that were admitted already. */
+    uint64_t debt;               /**< Bytes written for which room is still to be made. */
+    int32_t index_delta;         /**< Slots filled that index_items does not know of yet. */
+    bool has_views;
+    struct store_writer writer;
+    struct store_counters counters; /**< Each written by its worker only, relaxed. */
+};
+static_assert(sizeof(struct store_worker) <= 256, "workers are charged at start");
+
+enum store_job_kind {
+    JOB_NONE,
+    JOB_COMPACT, /**< All that lives moves within its pool. */
+    JOB_SMALL,   /**< What was read moves to main, the rest goes, leaving a ghost. */
+    JOB_MAIN,    /**< What was read moves to the end of main, the rest goes. */
+    JOB_EXPIRE   /**< Only what has expired goes; the segment stays what it is. */
 };
 
-struct store {
-    pthread_mutex_t mutex;
+struct store_job {
+    enum store_job_kind kind;
+    uint32_t segment;
+    uint32_t at;  /**< Offset of the next item. */
+    uint32_t moved; /**< Bytes that had a second chance. */
+    uint64_t seq; /**< Of the segment when the job began. */
+};
 
+struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that different threads write are apart */
     /* Fixed once made. */
     struct store_config config;
-    size_t mapped;                  /**< Bytes of the mapping that this struct begins. */
-    uint8_t *arena;
-    uint64_t arena_size;            /**< segment_count << segment_shift. */
-    uint64_t live_limit;            /**< STORE_REFUSE admits live bytes up to here. */
+    uint8_t *base;
+    size_t mapped;
+    uint64_t limit;
     struct store_segment *segments;
-    uint32_t segment_count;
-    uint32_t segment_shift;
-    uint64_t *buckets;
-    uint64_t bucket_mask;
     struct store_worker *workers;
-    uint32_t view_words;            /**< Words in each worker's bitmap. */
+    struct store_bucket *buckets;
+    struct store_bucket *overflow;
+    uint64_t *page_map;
+    uint16_t *ghosts;
+    uint64_t arena_at, large_at; /**< Locations. */
+    uint64_t bucket_max, overflow_max, ghost_mask, large_pages;
+    uint64_t fixed;              /**< Bytes charged at start for all but the index, */
+    uint64_t first_index_bytes;  /**< and for it. */
+    uint32_t segment_count, segment_shift;
+    uint32_t reserve;            /**< Free segments that only moving may use. */
+    uint32_t classes;
+    uint32_t item_max;           /**< Larger items get pages of their own. */
+    bool huge;
     uint8_t secret[STORE_SECRET_BYTES];
 
-    uint64_t now;     /**< Read once in each operation, under the mutex. */
-    uint64_t version; /**< The last one given out. */
+    /* Read by everybody, rarely written. */
+    _Alignas(64) uint64_t bucket_count; /**< Atomic. */
+    uint64_t flushed;                   /**< Atomic: what has a smaller seq is gone; 0 if nothing such is left. */
 
-    uint64_t gap;     /**< New items start here... */
-    uint64_t gap_end; /**< ...and end here at the latest. */
-    uint32_t hand;    /**< The segment that eviction empties next. */
-    uint64_t live;    /**< Bytes of live items. */
-    uint64_t items;
+    _Alignas(64) uint64_t epoch; /**< Atomic. */
+    uint64_t seq;                /**< Atomic: the last one given out. */
 
-    uint32_t held_segments; /**< Segments with held > 0. */
-    uint32_t sweep_segment; /**< Next segment of the sweep for expired items. */
-    bool sweeping;          /**< A sweep is under way. */
-    uint64_t sweep_after;   /**< The next sweep starts no earlier than this. */
-    uint64_t expiry_due;    /**< No item of a segment that this sweep is done with expires earlier. */
+    _Alignas(64) int64_t index_items; /**< Atomic, roughly: filled slots. */
+    uint32_t split_lock, overflow_lock, maintaining;
+    uint64_t overflow_count; /**< Under overflow_lock. */
+    uint32_t overflow_free;  /**< Likewise: list of free ones, by link. */
+    uint64_t bucket_charged, overflow_charged;
 
-    uint64_t pinned;
-    uint64_t hits, misses, puts, deletes, evictions, expirations, refusals;
+    /* Under mutex; some are read outside of it as hints. */
+    _Alignas(64) pthread_mutex_t mutex;
+    uint64_t committed;
+    uint32_t fresh;              /**< Segments from here on were never used. */
+    uint32_t available;          /**< Atomic hint: segments to be had, the reserve included. */
+    struct store_list free, unused, retired, pinned;
+    struct store_list pool[POOL_COUNT];
+    struct store_list large, large_retired;
+    uint64_t large_bytes;        /**< Of pages. */
+    uint64_t retired_large_bytes;
+    uint64_t large_hint;         /**< Where the search for free pages goes on. */
+    uint32_t sweep_large;
+    uint32_t workers_attached;
+
+    /* Of the maintainer. */
+    struct store_job job;        /**< Draining. */
+    struct store_job sweep;      /**< Expiring. */
+    struct store_writer mover[POOL_COUNT];
+    uint32_t scan_from;
+    uint32_t sweep_segment;
+    uint64_t sweep_after;
+    bool sweeping;
+
+    _Alignas(64) uint64_t pinned_views; /**< Atomic. */
+    uint64_t pinned_bytes;              /**< Atomic. */
+    uint64_t waited;                    /**< Atomic: times that a put waited for a grace period. */
 };
 
-static inline struct store_item *store_item_at(const struct store *store, uint64_t offset)
+static inline uint64_t store_now(const struct store *store)
 {
-    return (struct store_item *)(void *)(store->arena + offset);
+    return store->config.now_ms(store->config.now_context);
 }
 
-static inline uint64_t store_tile_size(const struct store_item *item)
+/** Segments that STORE_REFUSE never counts on: the reserve, and those that are being written. */
+static inline uint64_t store_aside(const struct store *store)
 {
-    return item->head & ~STORE_TILE_LIVE;
+    uint32_t most = store->segment_count / 16;
+    return store->reserve + 3 + (store->config.max_workers < most ? store->config.max_workers : most);
 }
 
-static inline bool store_tile_live(const struct store_item *item)
+static inline uint8_t *store_at(const struct store *store, uint64_t location)
 {
-    return (item->head & STORE_TILE_LIVE) != 0;
+    return store->base + location;
 }
 
-static inline uint8_t *store_item_key(struct store_item *item)
+static inline uint64_t store_slot_location(uint64_t slot)
 {
-    return (uint8_t *)item + sizeof(*item);
+    return slot & STORE_LOCATION_MASK;
 }
 
-static inline uint8_t *store_item_value(struct store_item *item)
+static inline bool store_is_large(const struct store *store, uint64_t location)
 {
-    return store_item_key(item) + item->key_len;
+    return location >= store->large_at;
 }
 
-static inline size_t store_item_value_len(const struct store_item *item)
+static inline uint32_t store_segment_of(const struct store *store, uint64_t location)
 {
-    return store_tile_size(item) - sizeof(*item) - item->key_len - item->padding;
+    return (uint32_t)((location - store->arena_at) >> store->segment_shift);
 }
 
-static inline bool store_item_expired(const struct store *store, const struct store_item *item)
+static inline uint64_t store_segment_location(const struct store *store, uint32_t segment)
 {
-    return item->expiry != STORE_NEVER && item->expiry <= store->now;
+    return store->arena_at + ((uint64_t)segment << store->segment_shift);
 }
 
-static inline uint32_t store_segment_of(const struct store *store, uint64_t offset)
+static inline uint32_t store_segment_bytes(const struct store *store)
 {
-    return (uint32_t)(offset >> store->segment_shift);
+    return (uint32_t)1 << store->segment_shift;
 }
 
-static inline uint64_t store_segment_base(const struct store *store, uint32_t segment)
+static inline uint32_t store_page_of(const struct store *store, uint64_t location)
 {
-    return (uint64_t)segment << store->segment_shift;
+    return (uint32_t)((location - store->large_at) / STORE_PAGE);
 }
 
-static inline bool store_segment_pinned(const struct store_segment *segment)
+static inline struct store_large *store_large_at(const struct store *store, uint32_t page)
 {
-    return segment->views != 0 || segment->held != 0;
+    return (struct store_large *)(void *)store_at(store, store->large_at + (uint64_t)page * STORE_PAGE);
+}
+
+/** @brief The sequence number of what a location lies in. */
+static inline uint64_t store_seq_of(const struct store *store, uint64_t location)
+{
+    if (store_is_large(store, location))
+        return store_large_at(store, store_page_of(store, location))->seq;
+    return store_peek(&store->segments[store_segment_of(store, location)].seq);
+}
+
+/** @brief The version of an unmarked item: unique, as sequence numbers are, and never 0. */
+static inline uint64_t store_version_of(const struct store *store, uint64_t location)
+{
+    uint64_t seq = store_seq_of(store, location);
+    if (store_is_large(store, location))
+        return seq << 20;
+    return seq << 20 | ((location - store->arena_at) & (store_segment_bytes(store) - 1));
+}
+
+static inline void store_min(uint64_t *to, uint64_t value)
+{
+    uint64_t was = __atomic_load_n(to, __ATOMIC_SEQ_CST);
+    while (value < was &&
+           !__atomic_compare_exchange_n(to, &was, value, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        ;
 }
 
 /* ---- the index (store_index.c) ---- */
 
-/** @brief Offset in the arena of the item that a link, which is not 0, names. */
-static inline uint64_t store_link_offset(uint64_t link)
+/** A key's place, its bucket being locked. */
+struct store_found {
+    struct store_bucket *home;
+    uint64_t *slot;             /**< The key's, or NULL. */
+    uint64_t value;             /**< Of that slot. */
+    uint64_t *hole;             /**< An empty slot, or NULL. */
+    struct store_bucket *last;  /**< The end of the chain. */
+    unsigned chain;             /**< Overflow buckets. */
+};
+
+uint64_t store_hash(const struct store *store, const uint8_t *key, size_t len);
+
+/** @brief Look a key up without a lock. @param[out] slot where it was found. @return the slot's value, or 0. */
+uint64_t store_index_get(const struct store *store, const struct store_key *key, uint64_t **slot);
+
+/** @brief Lock a hash's home bucket. */
+struct store_bucket *store_index_lock(struct store *store, uint64_t hash);
+void store_index_unlock(struct store_bucket *home);
+
+/** @brief Lock a key's bucket and look it up. End with store_index_unlock(found->home). */
+void store_index_find(struct store *store, const struct store_key *key, struct store_found *found);
+
+/** @brief In a locked bucket, the slot that names a location, or NULL. */
+uint64_t *store_index_slot_of(const struct store *store, struct store_bucket *home, uint64_t location);
+
+/** @brief Make found->hole a free slot. @return false: no memory, or the chain is as long as it may be. */
+bool store_index_make_hole(struct store *store, struct store_found *found);
+
+/** @brief Note that slots were filled (+1) or emptied (-1); grows the index in small steps. No lock may be held. */
+void store_index_note(struct store_worker *worker, int change);
+
+/** @brief Overflow bucket of a control word, or NULL. */
+static inline struct store_bucket *store_overflow_of(const struct store *store, uint64_t control)
 {
-    return ((link & ~STORE_TAG_MASK) - 1) << 3;
+    uint64_t link = control >> 32;
+    return link == 0 ? NULL : &store->overflow[link - 1];
 }
 
-/** @brief Find a key, expired or not. @return the link to its item, valid until the next change; or NULL. */
-uint64_t *store_index_find(struct store *store, const struct store_key *key);
+/* ---- budget and segments (store_segment.c) ---- */
 
-/** @brief The link to a live item. */
-uint64_t *store_index_link_to(struct store *store, uint64_t offset);
+/** @brief Charge bytes, for which free segments may be given up. @return false: there are not as many. */
+bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segments);
 
-/** @brief Enter an item whose key is not in the index. */
-void store_index_insert(struct store *store, uint64_t hash, uint64_t offset);
+/** @brief The class of a time to live. */
+unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now);
 
-/** @brief Let a link name another place of the same item. */
-void store_index_move(uint64_t *link, uint64_t offset);
+/** @brief Let the open segment of a class have room; takes a new one if needed, leaving `keep`. */
+bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
+                        uint32_t keep);
 
-/** @brief Take the item out that a link names. */
-void store_index_remove(struct store *store, uint64_t *link);
+/** @brief Where an item would be written; there must be room. */
+void store_segment_place(const struct store *store, const struct store_writer *writer, unsigned class,
+                         const struct store_item *item, struct store_place *place);
 
-/** @brief Empty the index. */
-void store_index_clear(struct store *store);
+/** @brief Keep a place, its item being written. Before it is published. */
+void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
+                        uint64_t expiry);
 
-/* ---- the arena (store_arena.c) ---- */
+/** @brief Close a writer's segments: all, or those that a flush emptied. */
+void store_segment_seal(struct store *store, struct store_writer *writer, uint64_t below_seq);
 
-/** @brief Make the whole arena one gap; nothing may be stored or pinned. */
-void store_arena_init(struct store *store);
+/** @brief An item is no longer named by any slot. */
+void store_release(struct store *store, uint64_t location, uint64_t bytes);
 
-/**
- * @brief Let the gap have at least `size` bytes. Items may move or, with STORE_EVICT, go.
- * @return false if that is impossible: nothing was lost, though items may have moved.
- */
-bool store_arena_make_room(struct store *store, uint64_t size);
+/** @brief A drained segment waits for its grace period. */
+void store_segment_retire(struct store *store, uint32_t segment);
 
-/** @brief Cut a live tile of `size` bytes from the gap, which has room for it. @return its offset. */
-uint64_t store_arena_take(struct store *store, uint64_t size);
+/** @brief Make free what waited for long enough. @return what still waits, in segments, and large bytes. */
+uint32_t store_reclaim(struct store *store);
 
-/** @brief Out of the index with an item, and its bytes are dead. @param link  the one that names it. */
-void store_arena_drop(struct store *store, uint64_t *link);
+/** @brief A segment's live items << 32 | live bytes. */
+uint64_t store_segment_live(const struct store_segment *segment);
 
-/** @brief Note that an item may expire then. */
-void store_arena_note_expiry(struct store *store, uint64_t offset, uint64_t expiry);
+void store_list_init(struct store_list *list);
+void store_list_push(struct store *store, struct store_list *list, uint32_t segment);
+void store_list_remove(struct store *store, struct store_list *list, uint32_t segment);
+void store_update_available(struct store *store);
 
-/**
- * @brief Drop the expired items that start in a segment.
- * @param limit  how many at most.
- * @return false if the limit was reached before the segment's end.
- */
-bool store_arena_expire(struct store *store, uint32_t segment, unsigned limit);
+/* ---- large items (store_large.c) ---- */
 
-/** @brief Is any segment held by a view? */
-bool store_arena_any_pinned(const struct store *store);
+/** @brief Pages that an item takes. */
+uint64_t store_large_pages(uint64_t item_bytes);
 
-/** @brief All tiles die; the index is not touched. */
-void store_arena_clear(struct store *store);
+/** @brief Take pages for an item; charged. @return false: no memory. */
+bool store_large_place(struct store *store, uint64_t item_bytes, struct store_place *place);
+
+/** @brief Into the FIFO, the item being published. */
+void store_large_keep(struct store *store, uint32_t page);
+
+/** @brief Nobody ever saw it: free at once. */
+void store_large_drop(struct store *store, uint32_t page);
+
+/** @brief No slot names it any more. */
+void store_large_retire(struct store *store, uint32_t page);
+
+/** @brief The mutex being held: free what waited until `epoch`. */
+void store_large_reclaim(struct store *store, uint64_t epoch);
+
+/** @brief Move to the end of the FIFO. */
+void store_large_requeue(struct store *store, uint32_t page);
+
+/* ---- grace periods, pins (store_qsbr.c) ---- */
+
+void store_enter_slow(struct store_worker *worker);
+
+/** @brief The worker may look at things. */
+static inline struct store *store_enter(struct store_worker *worker)
+{
+    if (store_peek(&worker->epoch) == 0)
+        store_enter_slow(worker);
+    return worker->store;
+}
+
+/** @brief Say that the worker has seen all that happened, if it holds no views. */
+void store_refresh(struct store_worker *worker);
+
+/** @brief The epoch that all workers have seen. */
+uint64_t store_oldest_epoch(struct store *store);
+
+/* ---- eviction (store_evict.c) ---- */
+
+/** What room is made for. */
+struct store_need {
+    uint64_t bytes; /**< Of the item, padding included. */
+    unsigned class;
+    bool large;
+    bool urgent; /**< It replaces an item by one that is hardly larger: most of the reserve may be used. */
+};
+
+/** @brief Make room, by waiting for others if need be. @return false: STORE_NO_MEMORY. */
+bool store_make_room(struct store_worker *worker, const struct store_need *need, struct store_place *place);
+
+/** @brief Do the work that bytes written stand for. */
+void store_pay(struct store_worker *worker, uint64_t bytes);
+
+/** @brief STORE_REFUSE: may more bytes become live? Drops expired items if that helps. */
+bool store_admit(struct store_worker *worker, uint64_t bytes, bool large);
+
+bool store_sweep(struct store_worker *worker);
+
+/* ---- ghosts (store_ghost.c) ---- */
+
+void store_ghost_add(struct store *store, uint64_t hash);
+/** @brief Was it evicted a short while ago? It is forgotten then. */
+bool store_ghost_take(struct store *store, uint64_t hash);
 
 /* ---- numbers (store_number.c) ---- */
 

@@ -1,228 +1,460 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The operations on keys. Each takes the lock, reads the clock once, and does all of its work in between.
+ * The operations on keys. Readers take no lock (store_index.c); writers make room, write the new item where nobody
+ * sees it, lock the key's bucket, look again, and publish by one store into the slot.
  *
- * Invariants: a write makes room and fills the new item before the old one is given up, so that a write that
- * fails changes nothing; bytes of a value are never changed in place, as a worker may have a view of them.
- * Making room may move or evict any item: what was found before is looked up again after it.
+ * Invariants: room is made before the bucket is locked, as it may move or evict any item, the key's own included;
+ * a write that fails changes nothing; published bytes never change, but for an expiry that the item has room for.
+ * An operation that locked its bucket under another value of store.flushed than it started with starts again: so
+ * what a flush emptied is never the ground of anything that outlives it.
  */
-#include <limits.h>
-#include <string.h>
-
 #include "server/store/store_impl.h"
 
-static struct store *enter(struct store_worker *worker)
-{
-    struct store *store = worker->store;
-    pthread_mutex_lock(&store->mutex);
-    store->now = store->config.now_ms(store->config.now_context);
-    return store;
-}
+/* ---- what is known of an item ---- */
 
-static enum store_result leave(struct store *store, enum store_result result)
-{
-    store->refusals += result == STORE_NO_MEMORY;
-    pthread_mutex_unlock(&store->mutex);
-    return result;
-}
-
-static struct store_item *item_of(struct store *store, const uint64_t *link)
-{
-    return store_item_at(store, store_link_offset(*link));
-}
-
-static uint64_t expiry_after(const struct store *store, uint64_t ttl_ms)
+static uint64_t expiry_after(uint64_t now, uint64_t ttl_ms)
 {
     uint64_t expiry;
-    return __builtin_add_overflow(store->now, ttl_ms, &expiry) ? STORE_NEVER : expiry;
+    return __builtin_add_overflow(now, ttl_ms, &expiry) ? STORE_NEVER : expiry;
 }
 
-/* The link to a key's item; an expired one is dropped and not found. */
-static uint64_t *find(struct store *store, const struct store_key *key)
+static bool flushed_away(const struct store *store, uint64_t flushed, uint64_t location)
 {
-    uint64_t *link = store_index_find(store, key);
-    if (link != NULL && store_item_expired(store, item_of(store, link))) {
-        store_arena_drop(store, link);
-        store->expirations++;
-        return NULL;
+    return flushed != 0 && store_seq_of(store, location) < flushed;
+}
+
+static uint64_t pin_of(const struct store *store, uint64_t location)
+{
+    if (store_is_large(store, location))
+        return (uint64_t)1 << 63 | store_page_of(store, location);
+    return store_segment_of(store, location);
+}
+
+static void fill_view(struct store_worker *worker, uint64_t location, const struct store_item *item,
+                      uint64_t now, uint64_t version, struct store_view *view)
+{
+    worker->has_views = true;
+    *view = (struct store_view){
+        .value = item->value,
+        .value_len = item->value_len,
+        .version = version,
+        .ttl_ms = item->expiry == STORE_NEVER ? STORE_NEVER : item->expiry - now,
+        .app_flags = item->app_flags,
+        .pin = pin_of(worker->store, location),
+    };
+}
+
+/* ---- writing: the parts ---- */
+
+struct draft {
+    const struct store_key *key;
+    struct store_item item;
+    struct store_place place;
+    struct store_need need;
+    uint64_t flushed; /* As it was when the operation began. */
+    bool seen;        /* The caller learns the version. */
+};
+
+/* Decides where an item of at most `bytes` will lie. */
+static void plan(const struct store *store, struct draft *draft, uint64_t bytes, uint64_t expiry, uint64_t now)
+{
+    draft->need = (struct store_need){.bytes = bytes + 7, .class = store_class_of(store, expiry, now)};
+    draft->need.large = draft->need.bytes > store->item_max;
+    if (draft->need.large && !draft->item.has_expiry) {
+        draft->item.has_expiry = true;
+        draft->need.bytes += 8;
     }
-    return link;
+}
+
+/* Makes room; notes the flush that the operation stands on, after the place has got its sequence number. */
+static bool begin(struct store_worker *worker, struct draft *draft)
+{
+    store_pay(worker, draft->need.bytes);
+    if (!store_make_room(worker, &draft->need, &draft->place))
+        return false;
+    draft->flushed = store_load(&worker->store->flushed);
+    return true;
+}
+
+/* Gives up a place that was not used. */
+static void abandon(struct store *store, const struct draft *draft)
+{
+    if (draft->need.large)
+        store_large_drop(store, draft->place.page);
+}
+
+/* Writes the item to its place. */
+static void write_out(struct store_worker *worker, struct draft *draft)
+{
+    if (draft->need.large)
+        draft->place.bytes = store_item_bytes(&draft->item);
+    else
+        store_segment_place(worker->store, &worker->writer, draft->need.class, &draft->item, &draft->place);
+    store_item_write(draft->place.at, &draft->item);
+}
+
+/* What stood in a slot when something else took its place. */
+struct old {
+    uint64_t location; /* 0: nothing. */
+    uint64_t bytes;
+    bool evicted;
+};
+
+/* A slot of a full chain whose item is the first to go. */
+static uint64_t *coldest_slot(const struct store *store, const struct store_found *found)
+{
+    uint64_t *coldest = NULL, least = STORE_FREQ_MASK;
+    for (struct store_bucket *b = found->home; b != NULL; b = store_overflow_of(store, store_peek(&b->control))) {
+        for (unsigned i = 0; i < STORE_SLOTS; i++) {
+            uint64_t freq = store_load(&b->slot[i]) & STORE_FREQ_MASK;
+            if (coldest == NULL || freq < least) {
+                coldest = &b->slot[i];
+                least = freq;
+            }
+        }
+    }
+    return coldest;
+}
+
+/*
+ * Publishes a written item in the place of found->slot's, or in a new slot. The bucket is locked, and is unlocked.
+ * Answers false if there is no slot.
+ */
+static bool publish(struct store_worker *worker, struct draft *draft, struct store_found *found, bool replaces_live)
+{
+    struct store *store = worker->store;
+    struct old old = {.location = 0};
+    uint64_t freq = 0, slot;
+    uint64_t *to = found->slot;
+    if (to == NULL && store_index_make_hole(store, found))
+        to = found->hole;
+    if (to == NULL && store->config.eviction == STORE_EVICT) {
+        to = coldest_slot(store, found);
+        old.evicted = true;
+    }
+    if (to == NULL)
+        return false;
+    if (draft->need.large)
+        store_large_keep(store, draft->place.page);
+    else
+        store_segment_keep(store, &worker->writer, &draft->place, draft->item.expiry);
+    if (replaces_live) {
+        freq = (found->value & STORE_FREQ_MASK) / STORE_FREQ_ONE;
+        freq = freq < 3 ? freq + 1 : 3;
+    } else if (store->config.eviction == STORE_EVICT && store_ghost_take(store, draft->key->hash)) {
+        freq = 1;
+        store_count(&worker->counters.ghost_hits, 1);
+    }
+    if (draft->need.large && freq == 0)
+        freq = 1; /* Else it would go before all those that were there already and have been read. */
+    slot = (draft->key->hash & STORE_TAG_MASK) | freq * STORE_FREQ_ONE | (draft->seen ? STORE_SEEN : 0) |
+           draft->place.location;
+    old.location = store_slot_location(__atomic_exchange_n(to, slot, __ATOMIC_ACQ_REL));
+    if (old.location != 0) {
+        struct store_item item;
+        old.bytes = store_item_read(store_at(store, old.location), &item);
+    }
+    store_index_unlock(found->home);
+    if (old.location != 0)
+        store_release(store, old.location, old.bytes);
+    else
+        store_index_note(worker, 1);
+    store_count(&worker->counters.evictions, old.evicted);
+    store_count(&worker->counters.evictions_bucket, old.evicted);
+    store_count(&worker->counters.puts, 1);
+    return true;
+}
+
+static enum store_result refuse(struct store_worker *worker)
+{
+    store_count(&worker->counters.refusals, 1);
+    return STORE_NO_MEMORY;
+}
+
+/* ---- finding for a write ---- */
+
+/* Looks a key up, its bucket being locked from here on. Answers whether there is a live item, and reads it. */
+static bool find_live(struct store_worker *worker, const struct store_key *key, uint64_t flushed,
+                      struct store_found *found, struct store_item *item, uint64_t *now)
+{
+    struct store *store = worker->store;
+    store_index_find(store, key, found);
+    if (found->slot == NULL)
+        return false;
+    uint64_t location = store_slot_location(found->value);
+    store_item_read(store_at(store, location), item);
+    if (flushed_away(store, flushed, location))
+        return false;
+    if (item->expiry == STORE_NEVER)
+        return true;
+    *now = store_now(store);
+    return item->expiry > *now;
+}
+
+/* Takes the item out that was found, and unlocks the bucket. */
+static void take_out(struct store_worker *worker, const struct store_found *found)
+{
+    struct store *store = worker->store;
+    uint64_t location = store_slot_location(found->value);
+    struct store_item item;
+    uint64_t bytes = store_item_read(store_at(store, location), &item);
+    store_publish(found->slot, (uint64_t)0);
+    store_index_unlock(found->home);
+    store_release(store, location, bytes);
+    store_index_note(worker, -1);
+}
+
+/* Unlocks a bucket in which there is no live item; what is left of a dead one goes. */
+static void clean_up(struct store_worker *worker, const struct store_found *found, uint64_t flushed)
+{
+    if (found->slot == NULL) {
+        store_index_unlock(found->home);
+        return;
+    }
+    bool expired = !flushed_away(worker->store, flushed, store_slot_location(found->value));
+    take_out(worker, found);
+    store_count(&worker->counters.expirations, expired);
+}
+
+/* The version of a live item, which from now on is known to somebody. The bucket is locked. */
+static uint64_t show_version(const struct store *store, const struct store_found *found,
+                             const struct store_item *item)
+{
+    if (item->version != 0)
+        return item->version;
+    __atomic_fetch_or(found->slot, STORE_SEEN, __ATOMIC_ACQ_REL);
+    return store_version_of(store, store_slot_location(found->value));
 }
 
 /* ---- reading ---- */
 
-/* Holds the segments of an item until the worker's next store_quiesce(). */
-static void hold(struct store_worker *worker, uint32_t first, uint32_t last)
+/* Raises the frequency and marks the version as seen. Answers false if the slot has changed altogether. */
+static bool mark(uint64_t *slot, uint64_t value, bool seen)
 {
-    struct store *store = worker->store;
-    for (uint32_t i = first; i <= last; i++) {
-        uint64_t bit = (uint64_t)1 << (i % 64);
-        if ((worker->views[i / 64] & bit) == 0) {
-            worker->views[i / 64] |= bit;
-            store->segments[i].views++;
+    for (;;) {
+        uint64_t next = value | (seen ? STORE_SEEN : 0);
+        if ((value & STORE_FREQ_MASK) != STORE_FREQ_MASK)
+            next += STORE_FREQ_ONE;
+        if (next == value)
+            return true;
+        uint64_t was = value;
+        if (__atomic_compare_exchange_n(slot, &was, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            return true;
+        if (!seen)
+            return true; /* A hint lost. */
+        if (store_slot_location(was) != store_slot_location(value))
+            return false;
+        value = was;
+    }
+}
+
+/* A reader has come upon an expired item: it goes, unless somebody was quicker. */
+static void expire_found(struct store_worker *worker, const struct store_key *key)
+{
+    struct store_found found;
+    struct store_item item;
+    uint64_t now = 0, flushed = store_load(&worker->store->flushed);
+    if (find_live(worker, key, flushed, &found, &item, &now))
+        store_index_unlock(found.home);
+    else
+        clean_up(worker, &found, flushed);
+}
+
+static enum store_result get(struct store_worker *worker, const struct store_key *key, bool versioned,
+                             struct store_view *view)
+{
+    struct store *store = store_enter(worker);
+    for (;;) {
+        uint64_t *slot, now = 0;
+        uint64_t value = store_index_get(store, key, &slot);
+        if (value == 0)
+            break;
+        uint64_t location = store_slot_location(value);
+        if (flushed_away(store, store_load(&store->flushed), location))
+            break;
+        struct store_item item;
+        store_item_read(store_at(store, location), &item);
+        if (item.expiry != STORE_NEVER && item.expiry <= (now = store_now(store))) {
+            expire_found(worker, key);
+            break;
         }
+        if (!mark(slot, value, versioned && item.version == 0))
+            continue;
+        uint64_t version = !versioned          ? 0
+                           : item.version != 0 ? item.version
+                                               : store_version_of(store, location);
+        fill_view(worker, location, &item, now, version, view);
+        store_count(&worker->counters.hits, 1);
+        return STORE_OK;
     }
-    bool empty = worker->first_word == worker->end_word;
-    if (empty || first / 64 < worker->first_word)
-        worker->first_word = first / 64;
-    if (empty || last / 64 + 1 > worker->end_word)
-        worker->end_word = last / 64 + 1;
-}
-
-static void look(struct store_worker *worker, const uint64_t *link, struct store_view *view)
-{
-    struct store *store = worker->store;
-    uint64_t offset = store_link_offset(*link);
-    struct store_item *item = store_item_at(store, offset);
-    uint32_t first = store_segment_of(store, offset);
-    uint32_t last = store_segment_of(store, offset + store_tile_size(item) - 1);
-    hold(worker, first, last);
-    *view = (struct store_view){
-        .value = store_item_value(item),
-        .value_len = store_item_value_len(item),
-        .version = item->version,
-        .ttl_ms = item->expiry == STORE_NEVER ? STORE_NEVER : item->expiry - store->now,
-        .app_flags = item->app_flags,
-        .pin = (uint64_t)(last - first) << 32 | first,
-    };
-}
-
-static void set_expiry(struct store *store, const uint64_t *link, uint64_t ttl_ms)
-{
-    struct store_item *item = item_of(store, link);
-    item->expiry = expiry_after(store, ttl_ms);
-    store_arena_note_expiry(store, store_link_offset(*link), item->expiry);
-}
-
-static enum store_result get(struct store_worker *worker, const struct store_key *key,
-                             const uint64_t *new_ttl_ms, struct store_view *view)
-{
-    struct store *store = enter(worker);
-    uint64_t *link = find(store, key);
-    if (link == NULL) {
-        store->misses++;
-        return leave(store, STORE_ABSENT);
-    }
-    if (new_ttl_ms != NULL)
-        set_expiry(store, link, *new_ttl_ms);
-    look(worker, link, view);
-    store->hits++;
-    return leave(store, STORE_OK);
+    store_count(&worker->counters.misses, 1);
+    return STORE_ABSENT;
 }
 
 enum store_result store_get(struct store_worker *worker, const struct store_key *key,
                             struct store_view *view)
 {
-    return get(worker, key, NULL, view);
+    return get(worker, key, true, view);
+}
+
+enum store_result store_get_value(struct store_worker *worker, const struct store_key *key,
+                                  struct store_view *view)
+{
+    return get(worker, key, false, view);
+}
+
+/* ---- a new time to live ---- */
+
+/* Changes the expiry of a live item in place, if it has room for one or needs none. The bucket is locked. */
+static bool set_expiry(struct store *store, const struct store_found *found, struct store_item *item,
+                       uint64_t expiry)
+{
+    uint64_t location = store_slot_location(found->value);
+    uint64_t *field = store_item_expiry(store_at(store, location));
+    if (field == NULL)
+        return expiry == STORE_NEVER;
+    /* Who sweeps resets min_expiry, then reads the field: either it sees this, or we see the reset. */
+    __atomic_store_n(field, expiry, __ATOMIC_SEQ_CST);
+    item->expiry = expiry;
+    if (!store_is_large(store, location) && expiry != STORE_NEVER)
+        store_min(&store->segments[store_segment_of(store, location)].min_expiry, expiry);
+    return true;
+}
+
+/* Tries to change an expiry; `draft` has a place for a copy unless its need.bytes is 0. */
+static enum store_result try_expire(struct store_worker *worker, struct draft *draft, uint64_t ttl_ms,
+                                    struct store_view *view)
+{
+    struct store *store = worker->store;
+    struct store_found found;
+    struct store_item item;
+    uint64_t now = store_now(store), unused = 0;
+    if (!find_live(worker, draft->key, draft->flushed, &found, &item, &unused)) {
+        clean_up(worker, &found, draft->flushed);
+        return STORE_ABSENT;
+    }
+    uint64_t flushed = store_load(&store->flushed);
+    if (flushed != draft->flushed) {
+        store_index_unlock(found.home);
+        draft->flushed = flushed;
+        return STORE_NO_MEMORY;
+    }
+    uint64_t expiry = expiry_after(now, ttl_ms), location = store_slot_location(found.value);
+    bool done = set_expiry(store, &found, &item, expiry);
+    uint64_t need = store_item_bytes(&item) + 8 + 8 + 7;
+    if (!done && draft->need.bytes < need) {
+        store_index_unlock(found.home);
+        draft->need = (struct store_need){.bytes = need, .class = store_class_of(store, expiry, now), .urgent = true};
+        return STORE_NO_MEMORY; /* Come again with more. */
+    }
+    if (done) {
+        (void)mark(found.slot, found.value, false);
+        if (view != NULL)
+            fill_view(worker, location, &item, now, show_version(store, &found, &item), view);
+        store_index_unlock(found.home);
+        return STORE_OK;
+    }
+    draft->item = item;
+    draft->item.has_expiry = true;
+    draft->item.expiry = expiry;
+    draft->seen = true;
+    draft->item.version = show_version(store, &found, &item);
+    write_out(worker, draft);
+    struct store_place place = draft->place;
+    assert(place.at != NULL);
+    store_item_read(place.at, &item);
+    if (view != NULL)
+        fill_view(worker, place.location, &item, now, item.version, view);
+    (void)publish(worker, draft, &found, true);
+    store_count(&worker->counters.puts, (uint64_t)-1); /* Nothing was put. */
+    return STORE_OK;
+}
+
+static enum store_result expire(struct store_worker *worker, const struct store_key *key, uint64_t ttl_ms,
+                                struct store_view *view)
+{
+    struct store *store = store_enter(worker);
+    struct draft draft = {.key = key, .flushed = store_load(&store->flushed)};
+    for (;;) {
+        enum store_result result = try_expire(worker, &draft, ttl_ms, view);
+        if (result != STORE_NO_MEMORY)
+            return result;
+        if (!begin(worker, &draft))
+            return refuse(worker);
+    }
 }
 
 enum store_result store_touch(struct store_worker *worker, const struct store_key *key,
                               uint64_t ttl_ms, struct store_view *view)
 {
-    return get(worker, key, &ttl_ms, view);
+    bool hit = expire(worker, key, ttl_ms, view) == STORE_OK;
+    store_count(&worker->counters.hits, hit);
+    store_count(&worker->counters.misses, !hit);
+    return hit ? STORE_OK : STORE_ABSENT;
 }
 
-/* ---- writing ---- */
-
-/* All that becomes an item, apart from its version. */
-struct draft {
-    const struct store_key *key;
-    const uint8_t *value;
-    size_t value_len;
-    uint64_t expiry;
-    uint32_t app_flags;
-};
-
-/* Exact for any lengths that fit the store; see store_max_value(). */
-static uint64_t tile_bytes(size_t key_len, size_t value_len)
+enum store_result store_expire(struct store_worker *worker, const struct store_key *key,
+                               uint64_t ttl_ms)
 {
-    return (sizeof(struct store_item) + key_len + value_len + 7) & ~(uint64_t)7;
+    return expire(worker, key, ttl_ms, NULL);
 }
+
+/* ---- put, delete ---- */
 
 size_t store_max_value(const struct store *store, size_t key_len)
 {
-    /* Half of the arena: it can be had wherever the hand of eviction stands. */
-    uint64_t largest_tile = store_segment_base(store, store->segment_count / 2);
-    return largest_tile - sizeof(struct store_item) - key_len;
+    /* Two fit, so that one can be overwritten. */
+    uint64_t room = store->limit - store->fixed - store->first_index_bytes;
+    room = ((room >> store->segment_shift) - store_aside(store)) << store->segment_shift;
+    uint64_t largest = (room - room / 16) / 2 / STORE_PAGE * STORE_PAGE - sizeof(struct store_large) - ITEM_MOST_EXTRA - 8;
+    largest = largest < UINT32_MAX ? largest : UINT32_MAX;
+    return largest - key_len;
 }
 
-/* STORE_REFUSE: may this many bytes become live, if `freed` are given up for them? */
-static bool admit(struct store *store, uint64_t size, uint64_t freed)
+/* STORE_REFUSE: may this be written, given what it replaces? */
+static bool admit(struct store_worker *worker, const struct draft *draft)
 {
-    if (store->live - freed + size <= store->live_limit)
+    struct store *store = worker->store;
+    if (store->config.eviction == STORE_EVICT)
         return true;
-    for (uint32_t i = 0; i < store->segment_count; i++) {
-        if (store->segments[i].min_expiry <= store->now)
-            store_arena_expire(store, i, UINT_MAX);
+    uint64_t *slot, old_bytes = 0;
+    uint64_t value = store_index_get(store, draft->key, &slot);
+    if (value != 0 && !flushed_away(store, store_load(&store->flushed), store_slot_location(value))) {
+        struct store_item item;
+        old_bytes = store_item_read(store_at(store, store_slot_location(value)), &item) + ITEM_MOST_EXTRA;
     }
-    return store->live - freed + size <= store->live_limit;
-}
-
-/*
- * Makes room for an item of `size` bytes that replaces one of `old_size` bytes (0: none). On failure nothing
- * is lost. On success the old item may be gone, or elsewhere.
- */
-static bool reserve(struct store *store, const struct store_key *key, uint64_t size, uint64_t old_size)
-{
-    if (store->config.eviction == STORE_REFUSE && !admit(store, size, old_size))
-        return false;
-    if (store_arena_make_room(store, size))
-        return true;
-    /* Too large to stand beside the old item. In its place it fits for sure if nothing is in the way. */
-    if (old_size == 0 || store_arena_any_pinned(store) ||
-        store->arena_size - store->live + old_size < size)
-        return false;
-    store_arena_drop(store, store_index_find(store, key));
-    bool made = store_arena_make_room(store, size);
-    assert(made);
-    return made;
-}
-
-/* Writes a new item in the place of the one that `old` links to, which may be NULL. */
-static bool write_item(struct store *store, const struct draft *draft, const uint64_t *old)
-{
-    size_t bytes = sizeof(struct store_item) + draft->key->len + draft->value_len;
-    uint64_t size = tile_bytes(draft->key->len, draft->value_len);
-    if (!reserve(store, draft->key, size, old == NULL ? 0 : store_tile_size(item_of(store, old))))
-        return false;
-
-    uint64_t *now_old = store_index_find(store, draft->key);
-    if (now_old != NULL)
-        store_arena_drop(store, now_old);
-    uint64_t offset = store_arena_take(store, size);
-    struct store_item *item = store_item_at(store, offset);
-    store->version++;
-    item->expiry = draft->expiry;
-    item->version = store->version;
-    item->app_flags = draft->app_flags;
-    item->key_len = (uint16_t)draft->key->len;
-    item->padding = (uint16_t)(size - bytes);
-    memcpy(store_item_key(item), draft->key->data, draft->key->len);
-    if (draft->value_len != 0)
-        memcpy(store_item_value(item), draft->value, draft->value_len);
-    store_index_insert(store, draft->key->hash, offset);
-    store_arena_note_expiry(store, offset, draft->expiry);
-    store->puts++;
-    return true;
+    return draft->need.bytes <= old_bytes || store_admit(worker, draft->need.bytes, draft->need.large);
 }
 
 /* STORE_OK if the condition holds. */
-static enum store_result check(const struct store_put_args *args, const struct store_item *old)
+static enum store_result check(const struct store *store, const struct store_put_args *args,
+                               const struct store_found *found, const struct store_item *old, bool live,
+                               uint64_t *version)
 {
-    switch (args->condition) {
-    case STORE_ALWAYS:
-        return STORE_OK;
-    case STORE_IF_ABSENT:
-        return old == NULL ? STORE_OK : STORE_EXISTS;
-    case STORE_IF_PRESENT:
-        return old == NULL ? STORE_ABSENT : STORE_OK;
-    case STORE_IF_VERSION:
-        if (old == NULL)
-            return STORE_ABSENT;
-        return old->version == args->version ? STORE_OK : STORE_EXISTS;
-    }
-    assert(false);
-    return STORE_EXISTS;
+    enum store_result result = STORE_OK;
+    if (args->condition == STORE_IF_ABSENT && live)
+        result = STORE_EXISTS;
+    else if ((args->condition == STORE_IF_PRESENT || args->condition == STORE_IF_VERSION) && !live)
+        result = STORE_ABSENT;
+    else if (args->condition == STORE_IF_VERSION && show_version(store, found, old) != args->version)
+        result = STORE_EXISTS;
+    if (result == STORE_EXISTS && version != NULL)
+        *version = show_version(store, found, old);
+    return result;
+}
+
+/* There is no room: but perhaps the condition does not hold anyhow. */
+static enum store_result put_without_room(struct store_worker *worker, const struct store_key *key,
+                                          const struct store_put_args *args, uint64_t *version)
+{
+    struct store *store = worker->store;
+    struct store_found found;
+    struct store_item old;
+    uint64_t now = 0;
+    bool live = find_live(worker, key, store_load(&store->flushed), &found, &old, &now);
+    enum store_result result = check(store, args, &found, &old, live, version);
+    store_index_unlock(found.home);
+    return result != STORE_OK ? result : refuse(worker);
 }
 
 enum store_result store_put(struct store_worker *worker, const struct store_key *key,
@@ -230,77 +462,117 @@ enum store_result store_put(struct store_worker *worker, const struct store_key 
 {
     if (args->value_len > store_max_value(worker->store, key->len))
         return STORE_TOO_LARGE;
-    struct store *store = enter(worker);
-    uint64_t *link = find(store, key);
-    enum store_result result = check(args, link == NULL ? NULL : item_of(store, link));
-    if (result == STORE_EXISTS && version != NULL)
-        *version = item_of(store, link)->version;
-    if (result != STORE_OK)
-        return leave(store, result);
-
-    struct draft draft = {.key = key,
-                          .value = args->value,
-                          .value_len = args->value_len,
-                          .expiry = expiry_after(store, args->ttl_ms),
-                          .app_flags = args->app_flags};
-    if (!write_item(store, &draft, link))
-        return leave(store, STORE_NO_MEMORY);
-    if (version != NULL)
-        *version = store->version;
-    return leave(store, STORE_OK);
+    struct store *store = store_enter(worker);
+    struct draft draft = {.key = key, .seen = version != NULL && !args->version_unwanted};
+    draft.item = (struct store_item){.key = key->data,
+                                     .key_len = key->len,
+                                     .value = args->value,
+                                     .value_len = (uint32_t)args->value_len,
+                                     .expiry = STORE_NEVER,
+                                     .app_flags = args->app_flags};
+    uint64_t now = 0;
+    if (args->ttl_ms != STORE_NEVER) {
+        now = store_now(store);
+        draft.item.expiry = expiry_after(now, args->ttl_ms);
+        draft.item.has_expiry = draft.item.expiry != STORE_NEVER;
+    }
+    plan(store, &draft, store_item_bytes(&draft.item), draft.item.expiry, now);
+    for (;;) {
+        struct store_found found;
+        struct store_item old;
+        if (!admit(worker, &draft) || !begin(worker, &draft))
+            return put_without_room(worker, key, args, version);
+        write_out(worker, &draft);
+        bool live = find_live(worker, key, draft.flushed, &found, &old, &now);
+        enum store_result result = check(store, args, &found, &old, live, version);
+        bool again = store_load(&store->flushed) != draft.flushed;
+        uint64_t new_version = store_version_of(store, draft.place.location);
+        store_count(&worker->counters.expirations,
+                    result == STORE_OK && !again && found.slot != NULL && !live &&
+                        !flushed_away(store, draft.flushed, store_slot_location(found.value)));
+        if (result == STORE_OK && !again && publish(worker, &draft, &found, live)) {
+            if (version != NULL)
+                *version = new_version;
+            return STORE_OK;
+        }
+        store_index_unlock(found.home);
+        abandon(store, &draft);
+        if (!again)
+            return result == STORE_OK ? refuse(worker) : result;
+    }
 }
 
 enum store_result store_delete(struct store_worker *worker, const struct store_key *key)
 {
-    struct store *store = enter(worker);
-    uint64_t *link = find(store, key);
-    if (link == NULL)
-        return leave(store, STORE_ABSENT);
-    store_arena_drop(store, link);
-    store->deletes++;
-    return leave(store, STORE_OK);
+    struct store *store = store_enter(worker);
+    struct store_found found;
+    struct store_item item;
+    uint64_t now = 0, flushed = store_load(&store->flushed);
+    if (!find_live(worker, key, flushed, &found, &item, &now)) {
+        clean_up(worker, &found, flushed);
+        return STORE_ABSENT;
+    }
+    take_out(worker, &found);
+    store_count(&worker->counters.deletes, 1);
+    return STORE_OK;
 }
 
-enum store_result store_expire(struct store_worker *worker, const struct store_key *key,
-                               uint64_t ttl_ms)
+/* ---- numbers ---- */
+
+/* What comes of the number that was found; the bucket is locked. */
+static enum store_result add(const struct store_incr_args *args, const struct store_item *old, bool live,
+                             int64_t *sum)
 {
-    struct store *store = enter(worker);
-    uint64_t *link = find(store, key);
-    if (link == NULL)
-        return leave(store, STORE_ABSENT);
-    set_expiry(store, link, ttl_ms);
-    return leave(store, STORE_OK);
+    if (!live) {
+        *sum = args->initial;
+        return args->has_initial ? STORE_OK : STORE_ABSENT;
+    }
+    if (!store_number_parse(old->value, old->value_len, sum))
+        return STORE_NOT_A_NUMBER;
+    /* These builtins work as if in unbounded integers, whatever the types: the delta is exact. */
+    bool overflow = args->negative ? __builtin_sub_overflow(*sum, args->delta, sum)
+                                   : __builtin_add_overflow(*sum, args->delta, sum);
+    return overflow ? STORE_OVERFLOW : STORE_OK;
 }
 
 enum store_result store_incr(struct store_worker *worker, const struct store_key *key,
                              const struct store_incr_args *args, int64_t *number)
 {
-    struct store *store = enter(worker);
-    struct draft draft = {.key = key};
-    int64_t sum;
-    uint64_t *link = find(store, key);
-    if (link == NULL) {
-        if (!args->has_initial)
-            return leave(store, STORE_ABSENT);
-        sum = args->initial;
-        draft.expiry = expiry_after(store, args->ttl_ms);
-    } else {
-        struct store_item *item = item_of(store, link);
-        if (!store_number_parse(store_item_value(item), store_item_value_len(item), &sum))
-            return leave(store, STORE_NOT_A_NUMBER);
-        /* These builtins work as if in unbounded integers, whatever the types: the delta is exact. */
-        if (args->negative ? __builtin_sub_overflow(sum, args->delta, &sum)
-                           : __builtin_add_overflow(sum, args->delta, &sum))
-            return leave(store, STORE_OVERFLOW);
-        draft.expiry = item->expiry;
-        draft.app_flags = item->app_flags;
+    struct store *store = store_enter(worker);
+    for (;;) {
+        struct draft draft = {.key = key};
+        struct store_found found;
+        struct store_item old;
+        uint64_t now = 0;
+        plan(store, &draft, ITEM_MOST_EXTRA + key->len + STORE_NUMBER_MAX_LEN, STORE_NEVER, 0);
+        bool room = admit(worker, &draft) && begin(worker, &draft);
+        uint64_t flushed = room ? draft.flushed : store_load(&store->flushed);
+        bool live = find_live(worker, key, flushed, &found, &old, &now);
+        int64_t sum;
+        enum store_result result = add(args, &old, live, &sum);
+        uint8_t text[STORE_NUMBER_MAX_LEN];
+        bool again = store_load(&store->flushed) != flushed;
+        if (result == STORE_OK && room && !again) {
+            uint64_t expiry = live ? old.expiry : STORE_NEVER;
+            if (!live && args->ttl_ms != STORE_NEVER)
+                expiry = expiry_after(store_now(store), args->ttl_ms);
+            draft.item = (struct store_item){.key = key->data,
+                                             .key_len = key->len,
+                                             .value = text,
+                                             .value_len = (uint32_t)store_number_format(sum, text),
+                                             .expiry = expiry,
+                                             .has_expiry = draft.need.large || expiry != STORE_NEVER,
+                                             .app_flags = live ? old.app_flags : 0};
+            write_out(worker, &draft);
+            if (publish(worker, &draft, &found, live)) {
+                *number = sum;
+                return STORE_OK;
+            }
+        }
+        store_index_unlock(found.home);
+        if (room)
+            abandon(store, &draft);
+        if (!again)
+            return result == STORE_OK ? refuse(worker) : result;
     }
-
-    uint8_t text[STORE_NUMBER_MAX_LEN];
-    draft.value = text;
-    draft.value_len = store_number_format(sum, text);
-    if (!write_item(store, &draft, link))
-        return leave(store, STORE_NO_MEMORY);
-    *number = sum;
-    return leave(store, STORE_OK);
 }

@@ -46,102 +46,101 @@ unsigned store_test_scale(void)
     return scale < 1 ? 1 : scale > 10000 ? 10000 : (unsigned)scale;
 }
 
-/* What a walk through the tiles found. */
+/* What a walk through the index found, by segment: items << 32 | bytes. */
 struct survey {
-    uint64_t items;
-    uint64_t live;
-    uint32_t *segment_live;
-    uint32_t *segment_first;
+    uint64_t *segments;
+    uint64_t large;
+    uint64_t slots;
 };
 
-static const char *survey_item(struct store *store, uint64_t at, struct survey *found)
+static const char *survey_slot(struct store *store, uint64_t slot, struct survey *found)
 {
-    struct store_item *item = store_item_at(store, at);
-    uint64_t size = store_tile_size(item);
-    found->items++;
-    found->live += size;
-    for (uint64_t byte = at; byte < at + size; byte += 8)
-        found->segment_live[store_segment_of(store, byte)] += 8;
-    if (item->version == 0)
-        return "a version is 0";
-    if (size < sizeof(*item) + item->key_len + item->padding || item->padding > 7)
-        return "an item's lengths disagree with its tile";
-    if (item->expiry < store->segments[store_segment_of(store, at)].min_expiry)
-        return "min_expiry is no lower bound";
-    struct store_key key = store_key(store, store_item_key(item), item->key_len);
-    uint64_t *link = store_index_find(store, &key);
-    if (link == NULL || store_link_offset(*link) != at)
+    uint64_t location = store_slot_location(slot), *seen;
+    struct store_item item;
+    uint64_t bytes = store_item_read(store_at(store, location), &item);
+    found->slots++;
+    if (store_is_large(store, location)) {
+        found->large++;
+    } else {
+        uint32_t segment = store_segment_of(store, location);
+        uint8_t state = store_load(&store->segments[segment].state);
+        if (state != SEGMENT_OPEN && state != SEGMENT_SEALED && state != SEGMENT_DRAINING)
+            return "a slot names an item of a segment that is not in use";
+        if (location + bytes > store_segment_location(store, segment) + store->segments[segment].used)
+            return "a slot names what was not written";
+        if (item.expiry < store->segments[segment].min_expiry && !store->sweeping)
+            return "min_expiry is no lower bound";
+        found->segments[segment] += (uint64_t)1 << 32 | bytes;
+    }
+    struct store_key key = store_key(store, item.key, item.key_len);
+    if (store_seq_of(store, location) >= store->flushed && store_index_get(store, &key, &seen) != slot)
         return "the index does not lead to a live item";
     return NULL;
 }
 
-static const char *survey_tiles(struct store *store, struct survey *found)
+static const char *survey_index(struct store *store, struct survey *found)
 {
-    bool gap_seen = store->gap == store->gap_end;
-    uint64_t at = 0;
-    while (at < store->arena_size) {
-        struct store_item *item = store_item_at(store, at);
-        uint64_t size = store_tile_size(item);
-        if (size < 8 || size % 8 != 0 || size > store->arena_size - at)
-            return "a tile's size is impossible";
-        uint32_t within = (uint32_t)(at & (((uint64_t)1 << store->segment_shift) - 1));
-        if (within < found->segment_first[store_segment_of(store, at)])
-            found->segment_first[store_segment_of(store, at)] = within;
-        if (at == store->gap && store->gap < store->gap_end) {
-            if (store_tile_live(item) || at + size != store->gap_end)
-                return "the gap is not one dead tile";
-            gap_seen = true;
+    for (uint64_t i = 0; i < store->bucket_count; i++) {
+        unsigned chain = 0;
+        for (struct store_bucket *b = &store->buckets[i]; b != NULL; b = store_overflow_of(store, b->control)) {
+            for (unsigned n = 0; n < STORE_SLOTS; n++) {
+                const char *wrong = b->slot[n] == 0 ? NULL : survey_slot(store, b->slot[n], found);
+                if (wrong != NULL)
+                    return wrong;
+            }
+            if (chain++ > STORE_CHAIN_MAX)
+                return "a chain is too long";
         }
-        if (store_tile_live(item)) {
-            const char *wrong = survey_item(store, at, found);
-            if (wrong != NULL)
-                return wrong;
-        }
-        at += size;
+        if ((store->buckets[i].control & STORE_LOCK) != 0)
+            return "a bucket stayed locked";
     }
-    return gap_seen ? NULL : "the gap is not a tile";
+    return NULL;
 }
 
 static const char *compare(struct store *store, const struct survey *found)
 {
-    for (uint32_t i = 0; i < store->segment_count; i++) {
-        if (store->segments[i].live != found->segment_live[i])
+    uint64_t committed = store->fixed + store->large_bytes +
+                         (store->bucket_charged + store->overflow_charged) * sizeof(struct store_bucket);
+    for (uint32_t i = 0; i < store->fresh; i++) {
+        uint8_t state = store->segments[i].state;
+        if (state == SEGMENT_UNUSED)
+            continue;
+        committed += store_segment_bytes(store);
+        uint64_t live = state == SEGMENT_FREE ? 0 : store_segment_live(&store->segments[i]);
+        if (live != found->segments[i])
             return "a segment's live bytes are wrong";
-        if (store->segments[i].first != found->segment_first[i])
-            return "a segment's first tile is wrong";
     }
-    if (store->items != found->items || store->live != found->live)
-        return "the totals are wrong";
-    uint64_t linked = 0;
-    for (uint64_t i = 0; i <= store->bucket_mask; i++) {
-        for (uint64_t link = store->buckets[i]; link != 0;
-             link = store_item_at(store, store_link_offset(link))->next)
-            linked++;
-    }
-    if (linked != found->items)
-        return "the index leads to what is no live item";
+    if (store->large.count != found->large)
+        return "the large items are not those of the index";
+    if (store->committed != committed)
+        return "the budget is wrong";
+    if (store->committed > store->config.memory_bytes)
+        return "the limit is exceeded";
     struct store_stats stats;
     store_stats(store, &stats);
-    if (stats.bytes_live + stats.bytes_dead + stats.bytes_free != store->arena_size)
-        return "live, dead and free bytes are not all";
-    if (store->mapped > store->config.memory_bytes)
-        return "the limit is exceeded";
+    if (stats.items != found->slots && store->flushed == 0)
+        return "the number of items is wrong";
+    if (stats.bytes_live + stats.bytes_dead + stats.bytes_free + stats.bytes_index + stats.bytes_fixed !=
+        stats.bytes_limit)
+        return "the bytes do not add up";
     return NULL;
+}
+
+bool store_holds(struct store *store, const struct store_key *key)
+{
+    uint64_t *slot;
+    return store_index_get(store, key, &slot) != 0;
 }
 
 const char *store_inspect(struct store *store)
 {
-    struct survey found = {.items = 0};
-    found.segment_live = calloc(store->segment_count, sizeof(uint32_t));
-    found.segment_first = malloc(store->segment_count * sizeof(uint32_t));
-    const char *wrong = "the test has no memory";
-    if (found.segment_live != NULL && found.segment_first != NULL) {
-        memset(found.segment_first, 0xff, store->segment_count * sizeof(uint32_t));
-        wrong = survey_tiles(store, &found);
-        if (wrong == NULL)
-            wrong = compare(store, &found);
-    }
-    free(found.segment_live);
-    free(found.segment_first);
+    struct survey found = {.large = 0};
+    found.segments = calloc(store->segment_count, sizeof(uint64_t));
+    if (found.segments == NULL)
+        return "the test has no memory";
+    const char *wrong = survey_index(store, &found);
+    if (wrong == NULL)
+        wrong = compare(store, &found);
+    free(found.segments);
     return wrong;
 }

@@ -29,6 +29,9 @@ uint64_t store_random(uint64_t *state);
 /** @brief How much longer than usual to test: the environment's CRAB_TEST_SCALE, else 1. */
 unsigned store_test_scale(void);
 
+/** @brief Is there an item of this key, expired or not? No other thread may use the store. */
+bool store_holds(struct store *store, const struct store_key *key);
+
 /**
  * @brief Inspect a store that no other thread uses.
  * @return NULL, or what is wrong with it.

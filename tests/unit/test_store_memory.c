@@ -110,12 +110,18 @@ static void test_a_view_outlives_its_item(void **state)
     assert_int_equal(put(&f, 2, 100, STORE_NEVER), STORE_OK);
     store_flush(f.worker);
     inspect(&f);
-    for (uint64_t id = 10; id < 1000; id++)
-        assert_int_equal(put(&f, id, 20000, STORE_NEVER), STORE_OK);
-    assert_true(stats_of(&f).evictions > 0);
+    /* Nothing is reused while the views last: it may be refused, but the views stay. */
+    uint64_t id = 10;
+    while (id < 1000 && put(&f, id, 20000, STORE_NEVER) == STORE_OK)
+        id++;
+    assert_true(id > 40 && id < 1000);
     assert_true(store_filled(deleted.value, 20000, 1));
     assert_true(store_filled(replaced.value, 20000, 2));
     assert_true(store_filled(flushed.value, 20000, 3));
+    store_quiesce(f.worker);
+    for (id = 10; id < 1000; id++)
+        assert_int_equal(put(&f, id, 20000, STORE_NEVER), STORE_OK);
+    assert_true(stats_of(&f).evictions > 0);
     stop(&f);
 }
 
@@ -128,7 +134,7 @@ static void check_views_in_the_way(enum store_eviction eviction)
     uint64_t count = 0;
     while (put(&f, count, len, STORE_NEVER) == STORE_OK && stats_of(&f).evictions == 0)
         count++;
-    assert_true(count > 30);
+    assert_true(count > 20);
     for (uint64_t id = 0; id <= count; id++)
         (void)get(&f, id, &view);
     /* All is held: whatever can't be placed is refused, and what stands is not lost. */
@@ -209,14 +215,19 @@ static void test_eviction_takes_the_oldest(void **state)
     const size_t lengths[] = {1, 100, 5000, 40000, 70000, 200000};
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         start(&f, 3 * STORE_MIN_MEMORY, STORE_EVICT);
-        uint64_t fit = f.store->arena_size / (sizeof(struct store_item) + 8 + lengths[i] + 8);
+        uint64_t bytes = lengths[i] > f.store->item_max ? (lengths[i] + 4096) / 4096 * 4096 : 8 + lengths[i] + 4 + 14;
+        uint64_t fit = f.store->limit / (bytes + 4), gone = 0;
         uint64_t last = 3 * fit;
         for (uint64_t id = 0; id <= last; id++)
             assert_int_equal(put(&f, id, lengths[i], STORE_NEVER), STORE_OK);
-        /* The newest nine tenths of what could fit are there, and nothing older than twice that. */
-        for (uint64_t id = last; id > last - fit * 9 / 10 + 2; id--)
-            assert_true(found(&f, id, lengths[i]));
-        assert_false(found(&f, last - 2 * fit, lengths[i]));
+        /* The newest two thirds of what could fit are there, and nothing older than twice that; but for a few whose
+         * ghosts were mixed up. */
+        for (uint64_t id = last; id > last - fit * 2 / 3 + 2; id--)
+            gone += !found(&f, id, lengths[i]);
+        assert_true(gone <= fit / 500);
+        for (uint64_t id = 0; id < last - 2 * fit; id++)
+            gone += found(&f, id, lengths[i]);
+        assert_true(gone <= fit / 50);
         struct store_stats stats = stats_of(&f);
         assert_int_equal(stats.items + stats.evictions, last + 1);
         assert_int_equal(stats.refusals, 0);
@@ -251,9 +262,9 @@ static void test_refuse_fills_and_overwrites(void **state)
         uint64_t count = 0, random = 3;
         while (put(&f, count, len, STORE_NEVER) == STORE_OK)
             count++;
-        /* All bytes are used, whatever the sizes, except for the headroom of 1/32. */
-        uint64_t size = (sizeof(struct store_item) + 8 + len + 7) / 8 * 8;
-        assert_int_equal(count, f.store->live_limit / size);
+        /* Most bytes are used, even in so small a store, whatever the sizes. */
+        uint64_t size = len + 8 + 4 + 10;
+        assert_true(count >= f.store->limit * (len < 3000 ? 11 : 8) / 20 / size);
         for (unsigned n = 0; n < 3000; n++)
             assert_int_equal(put(&f, store_random(&random) % count, len, STORE_NEVER), STORE_OK);
         for (uint64_t id = 0; id < count; id++)
@@ -274,12 +285,12 @@ static void test_refuse_takes_expired_items_for_dead(void **state)
         uint64_t count = 0;
         while (put(&f, round * 100000 + count, 500, 100) == STORE_OK)
             count++;
-        assert_true(count > 3000);
+        assert_true(count > 2300);
         f.clock.now_ms += 99;
         assert_int_equal(put(&f, UINT64_MAX, 500, 100), STORE_NO_MEMORY);
         f.clock.now_ms++;
     }
-    assert_int_equal(put(&f, UINT64_MAX, 900000, 100), STORE_OK);
+    assert_int_equal(put(&f, UINT64_MAX, 600000, 100), STORE_OK);
     stop(&f);
 }
 
@@ -297,13 +308,18 @@ static void test_flush_frees_everything(void **state)
         struct store_stats stats = stats_of(&f);
         assert_int_equal(stats.items, 0);
         assert_int_equal(stats.bytes_live, 0);
-        assert_int_equal(stats.bytes_dead, 0);
-        assert_int_equal(stats.bytes_free, f.store->arena_size);
         assert_false(found(&f, 0, 700));
-        assert_int_equal(put(&f, 1, 900000, STORE_NEVER), STORE_OK);
-        assert_true(found(&f, 1, 900000));
+        assert_int_equal(put(&f, 1, 600000, STORE_NEVER), STORE_OK);
+        assert_true(found(&f, 1, 600000));
         store_quiesce(f.worker);
         store_flush(f.worker);
+        for (unsigned ticks = 0; store_tick(f.worker); ticks++)
+            assert_true(ticks < 1000);
+        store_quiesce(f.worker);
+        (void)store_tick(f.worker);
+        stats = stats_of(&f);
+        assert_int_equal(stats.bytes_dead, 0);
+        assert_int_equal(stats.bytes_free + stats.bytes_index + stats.bytes_fixed, stats.bytes_limit);
     }
     stop(&f);
 }

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Draining: what becomes of the items of a segment, a slice at a time. Called by the maintainer (store_evict.c).
+ *
+ * A slice first reads its items and prefetches their buckets, then decides about one after the other, each under its
+ * bucket's lock: an item is live if its bucket has a slot that names it. What moves is copied first, then the slot is
+ * exchanged; so readers find it all the time. Readers may raise a slot's frequency or mark it as seen meanwhile: then
+ * the exchange fails, and is done again.
+ *
+ * Invariants: an item whose version was seen keeps it, by a field; a drained segment is retired when no slot names
+ * any of its items.
+ */
+#include "server/store/store_drain.h"
+
+#define SWEEP_INTERVAL_MS 1000U
+#define LARGE_AT_ONCE     64U
+
+struct entry {
+    uint8_t *at;
+    uint64_t location;
+    uint64_t hash;
+};
+
+enum fate { FATE_KEEP, FATE_DROP, FATE_MOVE };
+
+/* The item's fate, and the frequency that its copy will have. */
+static enum fate judge(enum store_job_kind kind, uint64_t slot, uint64_t *freq)
+{
+    uint64_t had = (slot & STORE_FREQ_MASK) / STORE_FREQ_ONE;
+    switch (kind) {
+    case JOB_COMPACT:
+        *freq = had;
+        return FATE_MOVE;
+    case JOB_SMALL:
+        *freq = 0;
+        return had != 0 ? FATE_MOVE : FATE_DROP;
+    case JOB_MAIN:
+        *freq = had > 2 ? 1 : had - 1;
+        return had != 0 ? FATE_MOVE : FATE_DROP;
+    case JOB_NONE:
+    case JOB_EXPIRE:
+        break;
+    }
+    return FATE_KEEP;
+}
+
+/* Copies an item to its pool's end and exchanges its slot. Answers false if there is no segment to write to. */
+static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t value, enum store_job_kind kind,
+                      const struct entry *entry)
+{
+    struct store *store = worker->store;
+    enum store_pool pool = POOL_MAIN;
+    if (kind == JOB_COMPACT)
+        pool = (enum store_pool)store->segments[store_segment_of(store, entry->location)].pool;
+    struct store_writer *mover = &store->mover[pool];
+    struct store_item item;
+    struct store_place place;
+    uint64_t next, freq = 0;
+    store_item_read(entry->at, &item);
+    unsigned class = item.has_expiry ? store_class_of(store, item.expiry, store_now(store)) : 0;
+    if (!store_segment_room(store, mover, class, store_item_bytes(&item) + 8 + 7, 0))
+        return false;
+    do {
+        (void)judge(kind, value, &freq);
+        if ((value & STORE_SEEN) != 0 && item.version == 0)
+            item.version = store_version_of(store, entry->location);
+        store_segment_place(store, mover, class, &item, &place);
+        store_item_write(place.at, &item);
+        next = (value & (STORE_TAG_MASK | STORE_SEEN)) | freq * STORE_FREQ_ONE | place.location;
+    } while (!__atomic_compare_exchange_n(slot, &value, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    store_segment_keep(store, mover, &place, item.expiry);
+    store_count(&worker->counters.moved_bytes, place.bytes);
+    return true;
+}
+
+static bool is_gone(const struct store *store, uint64_t location)
+{
+    uint64_t flushed = store_load(&store->flushed);
+    return flushed != 0 && store_seq_of(store, location) < flushed;
+}
+
+static void count_eviction(struct store_worker *worker, enum store_job_kind kind, uint64_t hash)
+{
+    store_count(&worker->counters.evictions, 1);
+    if (kind == JOB_SMALL) {
+        store_count(&worker->counters.evictions_small, 1);
+        store_ghost_add(worker->store, hash);
+    } else {
+        store_count(&worker->counters.evictions_main, 1);
+    }
+}
+
+/*
+ * Eviction must free something, however much was read: of a segment, three quarters may move at most, and half of it
+ * for what was read only once. Else a put might wait until all of the memory was copied.
+ */
+static bool moves_enough(const struct store *store, const struct store_job *job, uint64_t slot)
+{
+    uint32_t size = store_segment_bytes(store);
+    if (job->kind == JOB_COMPACT)
+        return false;
+    return job->moved >= size / 4 * 3 || (job->moved >= size / 2 && (slot & STORE_FREQ_MASK) <= STORE_FREQ_ONE);
+}
+
+/* Decides about one item. Answers false if it would have to move and can't. */
+static bool settle(struct store_worker *worker, struct store_job *job, const struct entry *entry)
+{
+    struct store *store = worker->store;
+    enum store_job_kind kind = job->kind;
+    struct store_bucket *home = store_index_lock(store, entry->hash);
+    uint64_t *slot = store_index_slot_of(store, home, entry->location);
+    if (slot == NULL) {
+        store_index_unlock(home);
+        return true;
+    }
+    struct store_item item;
+    uint64_t value = store_load(slot), freq = 0, bytes = store_item_read(entry->at, &item);
+    bool gone = is_gone(store, entry->location);
+    bool expired = !gone && item.has_expiry && item.expiry <= store_now(store);
+    enum fate fate = gone || expired ? FATE_DROP : judge(kind, value, &freq);
+    if (fate == FATE_MOVE && moves_enough(store, job, value)) {
+        fate = FATE_DROP;
+    } else if (fate == FATE_MOVE && !move_item(worker, slot, value, kind, entry)) {
+        if (store->config.eviction == STORE_REFUSE) {
+            store_index_unlock(home);
+            return false;
+        }
+        fate = FATE_DROP;
+    }
+    if (fate == FATE_MOVE)
+        job->moved += (uint32_t)bytes;
+    if (fate == FATE_DROP)
+        store_publish(slot, (uint64_t)0);
+    else if (fate == FATE_KEEP && item.has_expiry)
+        store_min(&store->segments[store_segment_of(store, entry->location)].min_expiry, item.expiry);
+    store_index_unlock(home);
+    if (fate != FATE_KEEP)
+        store_release(store, entry->location, bytes);
+    if (fate == FATE_DROP) {
+        store_index_note(worker, -1);
+        if (expired)
+            store_count(&worker->counters.expirations, 1);
+        else if (!gone)
+            count_eviction(worker, kind, entry->hash);
+    }
+    return true;
+}
+
+/* Reads the next items of a segment. Answers how many; `*at` moves on. */
+static unsigned gather(const struct store *store, uint32_t segment, uint32_t *at, uint32_t used, unsigned items,
+                       struct entry entries[STORE_SLICE])
+{
+    uint64_t start = store_segment_location(store, segment);
+    unsigned count = 0;
+    while (*at < used && count < items) {
+        uint8_t *byte = store_at(store, start + *at);
+        if ((*byte & ITEM_PADDING) != 0) {
+            ++*at;
+            continue;
+        }
+        uint32_t key_len, value_len, head = store_item_head_bytes(*byte);
+        store_item_lengths(byte, &key_len, &value_len);
+        entries[count] = (struct entry){.at = byte, .location = start + *at};
+        entries[count].hash = store_hash(store, byte + head, key_len);
+        store_prefetch_index(store, entries[count++].hash);
+        *at += head + key_len + value_len;
+    }
+    return count;
+}
+
+static void end_job(struct store *store, struct store_job *job)
+{
+    struct store_segment *at = &store->segments[job->segment];
+    bool drained = store_segment_live(at) >> 32 == 0;
+    if (job->kind != JOB_EXPIRE && drained) {
+        store_segment_retire(store, job->segment);
+    } else if (job->kind != JOB_EXPIRE) {
+        pthread_mutex_lock(&store->mutex);
+        store_publish(&at->state, (uint8_t)SEGMENT_SEALED);
+        store_list_push(store, &store->pool[at->pool], job->segment);
+        pthread_mutex_unlock(&store->mutex);
+    }
+    job->kind = JOB_NONE;
+}
+
+uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, unsigned items)
+{
+    struct store *store = worker->store;
+    struct store_segment *segment = &store->segments[job->segment];
+    struct entry entries[STORE_SLICE];
+    uint32_t used = store_load(&segment->used), from = job->at;
+    if (job->kind != JOB_EXPIRE && store_segment_live(segment) >> 32 == 0)
+        job->at = used; /* Nothing is left to be done. */
+    unsigned count = gather(store, job->segment, &job->at, used, items, entries);
+    for (unsigned i = 0; i < count; i++) {
+        if (!settle(worker, job, &entries[i])) {
+            job->at = (uint32_t)(entries[i].location - store_segment_location(store, job->segment));
+            return job->at - from;
+        }
+    }
+    uint64_t done = job->at - from + 1;
+    if (job->at >= used)
+        end_job(store, job);
+    return done;
+}
+
+/* ---- large items ---- */
+
+uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evict)
+{
+    struct store *store = worker->store;
+    uint64_t location = store->large_at + (uint64_t)page * STORE_PAGE + sizeof(struct store_large);
+    struct store_item item;
+    uint64_t bytes = store_item_read(store_at(store, location), &item);
+    uint64_t hash = store_hash(store, item.key, item.key_len);
+    struct store_bucket *home = store_index_lock(store, hash);
+    uint64_t *slot = store_index_slot_of(store, home, location);
+    if (slot == NULL) {
+        store_index_unlock(home);
+        return 1; /* Somebody is about to retire it. */
+    }
+    uint64_t value = store_load(slot);
+    bool gone = is_gone(store, location);
+    bool expired = !gone && item.expiry <= store_now(store) && item.expiry != STORE_NEVER;
+    bool again = !gone && !expired && ((value & STORE_FREQ_MASK) != 0 || !evict);
+    if (!again)
+        store_publish(slot, (uint64_t)0);
+    else if (evict)
+        (void)__atomic_compare_exchange_n(slot, &value, value - STORE_FREQ_ONE, false, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_RELAXED);
+    store_index_unlock(home);
+    if (again && evict)
+        store_large_requeue(store, page);
+    if (!again) {
+        store_release(store, location, bytes);
+        store_index_note(worker, -1);
+        store_count(&worker->counters.expirations, expired);
+        store_count(&worker->counters.evictions, !expired && !gone);
+        store_count(&worker->counters.evictions_large, !expired && !gone);
+    }
+    return STORE_PAGE;
+}
+
+/* ---- rounds through all ---- */
+
+/* Large items that the sweep has not seen. Answers true if there are more. */
+static bool sweep_large(struct store_worker *worker)
+{
+    struct store *store = worker->store;
+    for (unsigned i = 0; i < LARGE_AT_ONCE; i++) {
+        pthread_mutex_lock(&store->mutex);
+        uint32_t page = store->sweep_large;
+        if (page != STORE_NONE)
+            store->sweep_large = store_large_at(store, page)->next;
+        pthread_mutex_unlock(&store->mutex);
+        if (page == STORE_NONE)
+            return false;
+        (void)store_drain_large(worker, page, false);
+    }
+    return true;
+}
+
+/* Goes on with a segment's sweep. Answers true when it is done. */
+static bool sweep_segment(struct store_worker *worker, unsigned *items)
+{
+    struct store *store = worker->store;
+    struct store_job *job = &store->sweep;
+    struct store_segment *at = &store->segments[job->segment];
+    uint8_t state = store_load(&at->state);
+    if ((state != SEGMENT_OPEN && state != SEGMENT_SEALED) || store_peek(&at->seq) != job->seq)
+        job->kind = JOB_NONE; /* It was drained meanwhile. */
+    while (job->kind != JOB_NONE && *items >= STORE_SLICE) {
+        (void)store_drain_slice(worker, job, STORE_SLICE);
+        *items -= STORE_SLICE;
+    }
+    return job->kind == JOB_NONE;
+}
+
+bool store_drain_expired(struct store_worker *worker, uint32_t segments, unsigned items)
+{
+    struct store *store = worker->store;
+    uint64_t now = store_now(store);
+    if (segments != UINT32_MAX && !store->sweeping && now < store->sweep_after)
+        return false;
+    if (!store->sweeping) {
+        store->sweeping = true;
+        store->sweep_segment = 0;
+        pthread_mutex_lock(&store->mutex);
+        store->sweep_large = store->large.head;
+        pthread_mutex_unlock(&store->mutex);
+    }
+    for (; segments > 0 && store->sweep_segment < store_peek(&store->fresh); segments--, store->sweep_segment++) {
+        struct store_segment *at = &store->segments[store->sweep_segment];
+        uint8_t state = store_load(&at->state);
+        if (store->sweep.kind == JOB_NONE) {
+            if ((state != SEGMENT_OPEN && state != SEGMENT_SEALED) || store_peek(&at->min_expiry) > now)
+                continue;
+            store->sweep = (struct store_job){
+                .kind = JOB_EXPIRE, .segment = store->sweep_segment, .seq = store_peek(&at->seq)};
+            __atomic_store_n(&at->min_expiry, STORE_NEVER, __ATOMIC_SEQ_CST);
+            store->sweep_after = now + SWEEP_INTERVAL_MS < now ? STORE_NEVER : now + SWEEP_INTERVAL_MS;
+        }
+        if (!sweep_segment(worker, &items))
+            return true;
+    }
+    if (store->sweep_segment < store_peek(&store->fresh) || sweep_large(worker))
+        return true;
+    store->sweeping = false;
+    return false;
+}
+
+bool store_drain_flushed(struct store_worker *worker)
+{
+    struct store *store = worker->store;
+    uint64_t flushed = store_load(&store->flushed);
+    bool left = false;
+    if (store->job.kind != JOB_NONE && store_drain_slice(worker, &store->job, STORE_SLICE) != 0)
+        return true;
+    for (unsigned pool = 0; pool < POOL_COUNT; pool++)
+        store_segment_seal(store, &store->mover[pool], flushed);
+    for (uint32_t i = 0; i < store_peek(&store->fresh); i++) {
+        struct store_segment *at = &store->segments[i];
+        uint8_t state = store_load(&at->state);
+        if (store_peek(&at->seq) >= flushed || (state != SEGMENT_OPEN && state != SEGMENT_SEALED))
+            continue;
+        left = true;
+        if (state == SEGMENT_OPEN)
+            continue;
+        pthread_mutex_lock(&store->mutex);
+        store_list_remove(store, &store->pool[at->pool], i);
+        store_publish(&at->state, (uint8_t)SEGMENT_DRAINING);
+        pthread_mutex_unlock(&store->mutex);
+        store->job = (struct store_job){.kind = JOB_COMPACT, .segment = i, .seq = store_peek(&at->seq)};
+        return true;
+    }
+    for (unsigned i = 0; i < LARGE_AT_ONCE; i++) {
+        pthread_mutex_lock(&store->mutex);
+        uint32_t page = store->large.head; /* Not in order of age: some had another turn. */
+        while (page != STORE_NONE && store_large_at(store, page)->seq >= flushed)
+            page = store_large_at(store, page)->next;
+        pthread_mutex_unlock(&store->mutex);
+        if (page == STORE_NONE)
+            break;
+        (void)store_drain_large(worker, page, true);
+        left = true;
+    }
+    if (!left)
+        (void)__atomic_compare_exchange_n(&store->flushed, &flushed, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    return left;
+}

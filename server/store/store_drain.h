@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file
+ * @brief Draining: what becomes of the items of a segment, or of a large one. All for the maintainer only.
+ */
+#ifndef CRABCACHE_STORE_DRAIN_H
+#define CRABCACHE_STORE_DRAIN_H
+
+#include "server/store/store_impl.h"
+
+/** @brief Work on a job's next items. @return bytes looked at; 0: no segment to move to, now. */
+uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, unsigned items);
+
+/** @brief Decide about a large item. @param evict  drop it if it was not read. @return bytes looked at. */
+uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evict);
+
+/**
+ * @brief Drop expired items.
+ * @param segments  to be looked at, at most. @param items  to be looked at, about at most.
+ * @return true if the round is not over.
+ */
+bool store_drain_expired(struct store_worker *worker, uint32_t segments, unsigned items);
+
+/** @brief Drop what store_flush() emptied. @return true if there is more. */
+bool store_drain_flushed(struct store_worker *worker);
+
+#endif

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Segments and the budget: who may write where, and what all of it costs. The states are in store_impl.h.
+ *
+ * Invariants:
+ * - store.committed is at most the limit, always, and counts all that is resident: segments that are not UNUSED,
+ *   pages of large items, the index as far as it is charged, what was fixed at start.
+ * - Only its writer writes to an open segment; what was published there is never written again, but for expiries.
+ * - A segment is freed when no slot names any of its items, a grace period has passed, and no pin holds it.
+ * - The last `reserve` free segments are for moving only, which always ends in more free segments.
+ */
+#include <sys/mman.h>
+
+#include "server/store/store_impl.h"
+
+#define RECLAIM_AT_ONCE 64U
+
+/* ---- lists; the mutex is held ---- */
+
+void store_list_init(struct store_list *list)
+{
+    *list = (struct store_list){.head = STORE_NONE, .tail = STORE_NONE};
+}
+
+void store_list_push(struct store *store, struct store_list *list, uint32_t segment)
+{
+    struct store_segment *at = &store->segments[segment];
+    at->next = STORE_NONE;
+    at->prev = list->tail;
+    if (list->tail == STORE_NONE)
+        list->head = segment;
+    else
+        store->segments[list->tail].next = segment;
+    list->tail = segment;
+    list->count++;
+}
+
+void store_list_remove(struct store *store, struct store_list *list, uint32_t segment)
+{
+    struct store_segment *at = &store->segments[segment];
+    if (at->prev == STORE_NONE)
+        list->head = at->next;
+    else
+        store->segments[at->prev].next = at->next;
+    if (at->next == STORE_NONE)
+        list->tail = at->prev;
+    else
+        store->segments[at->next].prev = at->prev;
+    list->count--;
+}
+
+/* ---- the budget; the mutex is held ---- */
+
+static void set_state(struct store_segment *segment, enum store_state state)
+{
+    store_publish(&segment->state, (uint8_t)state);
+}
+
+void store_update_available(struct store *store)
+{
+    uint64_t more = (store->limit - store->committed) >> store->segment_shift;
+    uint64_t unused = store->segment_count - store->fresh + store->unused.count;
+    store_poke(&store->available, store->free.count + (uint32_t)(more < unused ? more : unused));
+}
+
+/* Gives a free segment's pages back. */
+static void give_up(struct store *store)
+{
+    uint32_t segment = store->free.tail;
+    store_list_remove(store, &store->free, segment);
+    madvise(store_at(store, store_segment_location(store, segment)), store_segment_bytes(store), MADV_DONTNEED);
+    set_state(&store->segments[segment], SEGMENT_UNUSED);
+    store_list_push(store, &store->unused, segment);
+    store->committed -= store_segment_bytes(store);
+}
+
+bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segments)
+{
+    pthread_mutex_lock(&store->mutex);
+    uint64_t keep = (uint64_t)keep_segments << store->segment_shift;
+    uint64_t free = (uint64_t)store->free.count << store->segment_shift;
+    bool enough = store->limit - store->committed + free >= bytes + keep;
+    if (enough) {
+        while (store->committed + bytes > store->limit)
+            give_up(store);
+        store->committed += bytes;
+        store_update_available(store);
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return enough;
+}
+
+/* ---- writing ---- */
+
+unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now)
+{
+    if (expiry == STORE_NEVER || store->classes == 1)
+        return 0;
+    uint64_t ttl = expiry > now ? expiry - now : 0;
+    return ttl < 60000 ? 1 : ttl < 3600000 ? 2 : 3;
+}
+
+static void seal(struct store *store, struct store_writer *writer, unsigned class)
+{
+    struct store_open *open = &writer->open[class];
+    struct store_segment *segment = &store->segments[open->segment];
+    set_state(segment, SEGMENT_SEALED);
+    store_list_push(store, &store->pool[segment->pool], open->segment);
+    open->segment = STORE_NONE;
+}
+
+void store_segment_seal(struct store *store, struct store_writer *writer, uint64_t below_seq)
+{
+    for (unsigned class = 0; class < STORE_CLASSES; class ++) {
+        uint32_t segment = writer->open[class].segment;
+        if (segment == STORE_NONE || store_peek(&store->segments[segment].seq) >= below_seq)
+            continue;
+        pthread_mutex_lock(&store->mutex);
+        seal(store, writer, class);
+        pthread_mutex_unlock(&store->mutex);
+    }
+}
+
+/* A segment to write to, or STORE_NONE. The mutex is held. */
+static uint32_t take_segment(struct store *store, uint32_t keep)
+{
+    store_update_available(store);
+    if (store->available <= keep)
+        return STORE_NONE;
+    uint32_t segment = store->free.head;
+    if (segment != STORE_NONE) {
+        store_list_remove(store, &store->free, segment);
+    } else {
+        segment = store->unused.head;
+        if (segment != STORE_NONE) {
+            store_list_remove(store, &store->unused, segment);
+        } else {
+            segment = store->fresh;
+            store_poke(&store->fresh, segment + 1);
+        }
+        store->committed += store_segment_bytes(store);
+    }
+    store_update_available(store);
+    return segment;
+}
+
+bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
+                        uint32_t keep)
+{
+    struct store_open *open = &writer->open[class];
+    if (open->segment != STORE_NONE && open->used + bytes <= store_segment_bytes(store) &&
+        store_peek(&store->segments[open->segment].seq) >= store_load(&store->flushed))
+        return true;
+    pthread_mutex_lock(&store->mutex);
+    uint32_t segment = take_segment(store, keep);
+    if (segment != STORE_NONE) {
+        if (open->segment != STORE_NONE)
+            seal(store, writer, class);
+        struct store_segment *at = &store->segments[segment];
+        store_poke(&at->dead, (uint64_t)0);
+        store_poke(&at->min_expiry, STORE_NEVER);
+        store_poke(&at->used, 0U);
+        store_poke(&at->items, 0U);
+        store_poke(&at->padding, 0U);
+        at->pool = (uint8_t)writer->pool;
+        store_poke(&at->seq, __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST));
+        set_state(at, SEGMENT_OPEN);
+        *open = (struct store_open){.segment = segment};
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return segment != STORE_NONE;
+}
+
+void store_segment_place(const struct store *store, const struct store_writer *writer, unsigned class,
+                         const struct store_item *item, struct store_place *place)
+{
+    const struct store_open *open = &writer->open[class];
+    uint64_t start = store_segment_location(store, open->segment) + open->used;
+    uint32_t padding = store_item_padding(item, start);
+    *place = (struct store_place){.at = store_at(store, start + padding),
+                                  .location = start + padding,
+                                  .bytes = store_item_bytes(item),
+                                  .segment = open->segment,
+                                  .padding = padding,
+                                  .page = STORE_NONE,
+                                  .class = class};
+    assert(open->used + padding + place->bytes <= store_segment_bytes(store));
+}
+
+void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
+                        uint64_t expiry)
+{
+    struct store_open *open = &writer->open[place->class];
+    struct store_segment *segment = &store->segments[place->segment];
+    if (place->padding != 0) {
+        memset(place->at - place->padding, ITEM_PADDING, place->padding);
+        store_count(&segment->padding, place->padding);
+    }
+    open->used += place->padding + (uint32_t)place->bytes;
+    store_count(&segment->items, 1U);
+    /* Who sweeps resets min_expiry, then reads `used`: either it sees the item, or we see the reset. */
+    __atomic_store_n(&segment->used, open->used, expiry == STORE_NEVER ? __ATOMIC_RELEASE : __ATOMIC_SEQ_CST);
+    if (expiry != STORE_NEVER)
+        store_min(&segment->min_expiry, expiry);
+}
+
+/* ---- dying ---- */
+
+uint64_t store_segment_live(const struct store_segment *segment)
+{
+    uint64_t written = (uint64_t)store_peek(&segment->items) << 32;
+    written += store_peek(&segment->used) - store_peek(&segment->padding);
+    return written - store_load(&segment->dead);
+}
+
+void store_release(struct store *store, uint64_t location, uint64_t bytes)
+{
+    if (store_is_large(store, location))
+        store_large_retire(store, store_page_of(store, location));
+    else
+        __atomic_fetch_add(&store->segments[store_segment_of(store, location)].dead, (uint64_t)1 << 32 | bytes,
+                           __ATOMIC_ACQ_REL);
+}
+
+void store_segment_retire(struct store *store, uint32_t segment)
+{
+    struct store_segment *at = &store->segments[segment];
+    pthread_mutex_lock(&store->mutex);
+    set_state(at, SEGMENT_RETIRED);
+    at->retired_at = __atomic_add_fetch(&store->epoch, 1, __ATOMIC_SEQ_CST);
+    store_list_push(store, &store->retired, segment);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+static void set_free(struct store *store, uint32_t segment)
+{
+    set_state(&store->segments[segment], SEGMENT_FREE);
+    store_list_push(store, &store->free, segment);
+}
+
+uint32_t store_reclaim(struct store *store)
+{
+    pthread_mutex_lock(&store->mutex);
+    uint64_t epoch = store_oldest_epoch(store);
+    uint32_t next = store->pinned.head;
+    for (unsigned i = 0; i < RECLAIM_AT_ONCE && next != STORE_NONE; i++) {
+        uint32_t segment = next;
+        next = store->segments[segment].next;
+        if (store_load(&store->segments[segment].pins) == 0) {
+            store_list_remove(store, &store->pinned, segment);
+            set_free(store, segment);
+        }
+    }
+    for (unsigned i = 0; i < RECLAIM_AT_ONCE && store->retired.head != STORE_NONE; i++) {
+        uint32_t segment = store->retired.head;
+        if (store->segments[segment].retired_at > epoch)
+            break;
+        store_list_remove(store, &store->retired, segment);
+        if (store_load(&store->segments[segment].pins) == 0)
+            set_free(store, segment);
+        else
+            store_list_push(store, &store->pinned, segment);
+    }
+    store_large_reclaim(store, epoch);
+    store_update_available(store);
+    uint64_t waiting = store->retired.count + (store->retired_large_bytes >> store->segment_shift);
+    pthread_mutex_unlock(&store->mutex);
+    return (uint32_t)waiting;
+}
