@@ -279,7 +279,7 @@ static void repack(struct store *store, struct store_bucket *home)
         }
     }
     unsigned keep = high == 0 ? 1 : (high - 1) / STORE_SLOTS + 1;
-    if (keep == count)
+    if (keep >= count)
         return;
     bump_sequence(home);
     set_link(chain[keep - 1], 0);

@@ -387,10 +387,10 @@ static enum store_result expire(struct store_worker *worker, const struct store_
 enum store_result store_touch(struct store_worker *worker, const struct store_key *key,
                               uint64_t ttl_ms, struct store_view *view)
 {
-    bool hit = expire(worker, key, ttl_ms, view) == STORE_OK;
-    store_count(&worker->counters.hits, hit);
-    store_count(&worker->counters.misses, !hit);
-    return hit ? STORE_OK : STORE_ABSENT;
+    enum store_result result = expire(worker, key, ttl_ms, view);
+    store_count(&worker->counters.hits, result == STORE_OK);
+    store_count(&worker->counters.misses, result == STORE_ABSENT);
+    return result;
 }
 
 enum store_result store_expire(struct store_worker *worker, const struct store_key *key,

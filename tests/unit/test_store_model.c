@@ -247,7 +247,7 @@ static void do_get(struct model *m, unsigned id)
     bool touch = pick(m, 4) == 0;
     enum store_result result = touch ? store_touch(m->worker, &key, ttl, &view)
                                      : store_get(m->worker, &key, &view);
-    if (touch && result == STORE_ABSENT && entry->present && anything_held(m) && m->refuse)
+    if (touch && result == STORE_NO_MEMORY && entry->present && anything_held(m))
         return; /* No room for the expiry. */
     if (touch && result == STORE_ABSENT)
         (void)was_evicted(m, entry);
