@@ -122,24 +122,49 @@ static void connections_section(const struct stats *stats, struct text *text)
          atomic_load_explicit(&stats->budget->refusals, memory_order_relaxed));
 }
 
+/* The lines of the store's section, in their order. */
+static const struct {
+    const char *name;
+    size_t at;
+} store_rows[] = {
+#define ROW(name, member) {name, offsetof(struct store_stats, member)}
+    ROW("items", items),
+    ROW("live_bytes", bytes_live),
+    ROW("dead_bytes", bytes_dead),
+    ROW("retired_bytes", bytes_retired),
+    ROW("free_bytes", bytes_free),
+    ROW("index_bytes", bytes_index),
+    ROW("fixed_bytes", bytes_fixed),
+    ROW("limit_bytes", bytes_limit),
+    ROW("index_slots", index_slots),
+    ROW("hits", hits),
+    ROW("misses", misses),
+    ROW("puts", puts),
+    ROW("deletes", deletes),
+    ROW("expirations", expirations),
+    ROW("refusals", refusals),
+    ROW("evictions", evictions),
+    ROW("evictions_small", evictions_small),
+    ROW("evictions_main", evictions_main),
+    ROW("evictions_large", evictions_large),
+    ROW("evictions_bucket", evictions_bucket),
+    ROW("ghost_hits", ghost_hits),
+    ROW("moved_bytes", moved_bytes),
+    ROW("pinned", pinned),
+    ROW("grace_waits", grace_waits),
+    ROW("grace_lag", grace_lag),
+#undef ROW
+};
+
 static void store_section(const struct stats *stats, struct text *text)
 {
     struct store_stats s;
     store_stats(stats->store, &s);
-    line(text, "store.items:%" PRIu64 "\n", s.items);
-    line(text, "store.live_bytes:%" PRIu64 "\n", s.bytes_live);
-    line(text, "store.dead_bytes:%" PRIu64 "\n", s.bytes_dead);
-    line(text, "store.free_bytes:%" PRIu64 "\n", s.bytes_free);
-    line(text, "store.index_bytes:%" PRIu64 "\n", s.bytes_index);
-    line(text, "store.limit_bytes:%" PRIu64 "\n", s.bytes_limit);
-    line(text, "store.hits:%" PRIu64 "\n", s.hits);
-    line(text, "store.misses:%" PRIu64 "\n", s.misses);
-    line(text, "store.puts:%" PRIu64 "\n", s.puts);
-    line(text, "store.deletes:%" PRIu64 "\n", s.deletes);
-    line(text, "store.evictions:%" PRIu64 "\n", s.evictions);
-    line(text, "store.expirations:%" PRIu64 "\n", s.expirations);
-    line(text, "store.refusals:%" PRIu64 "\n", s.refusals);
-    line(text, "store.pinned:%" PRIu64 "\n", s.pinned);
+    for (size_t i = 0; i < sizeof store_rows / sizeof store_rows[0]; i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)&s + store_rows[i].at, sizeof value);
+        line(text, "store.%s:%" PRIu64 "\n", store_rows[i].name, value);
+    }
 }
 
 static void workers_section(const struct stats *stats, struct text *text)
