@@ -11,8 +11,10 @@
 
 #define DEFAULT_TIMEOUT_MS 5000U
 #define DEFAULT_MAX_BUFFERED (1024U * 1024U)
-/* Until WELCOME names the server's own: the longest reply that any server may rightly send [P-10.3.1]. */
-#define DEFAULT_MAX_REPLY (CRAB_CEILING_MAX_VALUE + 29U)
+/* Without WELCOME, which names the server's own limit: the longest reply that any server may rightly send [P-10.3.1]. */
+#define MAX_REPLY_NO_HELLO (CRAB_CEILING_MAX_VALUE + 29U)
+/* Until WELCOME has come nothing longer than it can: so a peer of another protocol is soon found out. */
+#define MAX_REPLY_TO_HELLO 65536U
 
 static void *resize_by_libc(void *context, void *memory, size_t bytes)
 {
@@ -55,7 +57,9 @@ static struct crab_conn *create(const struct crab_conn_options *options)
     conn->allocator = allocator;
     conn->check_tags = options->check_tags;
     conn->timeout_ms = options->timeout_ms != 0 ? options->timeout_ms : DEFAULT_TIMEOUT_MS;
-    conn->max_reply = options->max_reply != 0 ? options->max_reply : DEFAULT_MAX_REPLY;
+    conn->max_reply = options->max_reply != 0 ? options->max_reply
+                      : options->no_hello     ? MAX_REPLY_NO_HELLO
+                                              : MAX_REPLY_TO_HELLO;
     conn->asked_max_reply = options->max_reply != 0;
     conn->max_buffered = options->max_buffered != 0 ? options->max_buffered : DEFAULT_MAX_BUFFERED;
     conn->max_in_flight = options->max_in_flight != 0 ? options->max_in_flight : CRAB_MAX_IN_FLIGHT;
