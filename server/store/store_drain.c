@@ -44,6 +44,22 @@ static enum fate judge(enum store_job_kind kind, uint64_t slot, uint64_t *freq)
     return FATE_KEEP;
 }
 
+static bool has_room(const struct store *store, const struct store_writer *writer, unsigned class, uint64_t bytes)
+{
+    const struct store_open *open = &writer->open[class];
+    return open->segment != STORE_NONE && open->used + bytes <= store_segment_bytes(store) &&
+           store_peek(&store->segments[open->segment].seq) >= store_load(&store->flushed);
+}
+
+/* A class of a writer whose open segment has room; STORE_CLASSES if none has. */
+static unsigned any_class(const struct store *store, const struct store_writer *writer, uint64_t bytes)
+{
+    unsigned class = 0;
+    while (class < STORE_CLASSES && !has_room(store, writer, class, bytes))
+        class++;
+    return class;
+}
+
 /* Copies an item to its pool's end and exchanges its slot. Answers false if there is no segment to write to. */
 static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t value, enum store_job_kind kind,
                       const struct entry *entry)
@@ -58,8 +74,17 @@ static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t valu
     uint64_t next, freq = 0;
     store_item_read(entry->at, &item);
     unsigned class = item.has_expiry ? store_class_of(store, item.expiry, store_now(store)) : 0;
-    if (!store_segment_room(store, mover, class, store_item_bytes(&item) + 8 + 7, 0))
-        return false;
+    uint64_t most = store_item_bytes(&item) + 8 + 7;
+    if (!store_segment_room(store, mover, class, most, 0)) {
+        /* No segment is left for this class: better among others than not at all, or the job could never end. */
+        class = any_class(store, mover, most);
+        if (class == STORE_CLASSES) {
+            mover = &worker->writer;
+            class = any_class(store, mover, most);
+        }
+        if (class == STORE_CLASSES)
+            return false;
+    }
     do {
         (void)judge(kind, value, &freq);
         if ((value & STORE_SEEN) != 0 && item.version == 0)

@@ -29,7 +29,6 @@
 #define PAY_MOST        65536U
 #define WAITS           2000U
 #define WAIT_US         50U
-#define URGENT_KEEP     2U    /* Free segments that are for moving only, whatever happens. */
 #define ROOM_STEPS      100000U
 
 static uint32_t low_water(const struct store *store)
@@ -154,8 +153,9 @@ static bool take_room(struct store_worker *worker, const struct store_need *need
     struct store *store = worker->store;
     if (need->large)
         return store_large_place(store, need->bytes, place);
-    return store_segment_room(store, &worker->writer, need->class, need->bytes,
-                              need->urgent ? URGENT_KEEP : store->reserve);
+    /* Whatever happens, moving has a free segment for each class and one more. */
+    uint32_t keep = need->urgent && store->classes < store->reserve ? store->classes + 1 : store->reserve;
+    return store_segment_room(store, &worker->writer, need->class, need->bytes, keep);
 }
 
 /* Lets others pass a quiescent state. */

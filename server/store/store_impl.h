@@ -222,7 +222,6 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     struct store_list large, large_retired;
     uint64_t large_bytes;        /**< Of pages. */
     uint64_t retired_large_bytes;
-    uint64_t large_hint;         /**< Where the search for free pages goes on. */
     uint32_t sweep_large;
     uint32_t workers_attached;
 

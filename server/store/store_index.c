@@ -208,7 +208,7 @@ static uint32_t take_overflow(struct store *store)
         store_publish(&store->overflow[link - 1].control, 0);
     } else if (store->overflow_count < store->overflow_max) {
         if (store->overflow_count < store->overflow_charged ||
-            store_budget_take(store, CHARGE_BYTES, 0)) {
+            store_budget_take(store, CHARGE_BYTES, store->reserve)) {
             if (store->overflow_count == store->overflow_charged)
                 store_poke(&store->overflow_charged, store->overflow_charged + CHARGE_BUCKETS);
             link = (uint32_t)++store->overflow_count;

@@ -109,14 +109,12 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
     if (!store_budget_take(store, pages * STORE_PAGE, store->reserve))
         return false;
     pthread_mutex_lock(&store->mutex);
-    uint32_t page = find_pages(store, store->large_hint, store->large_pages, pages);
-    if (page == STORE_NONE)
-        page = find_pages(store, 0, store->large_hint, pages);
+    /* First fit: what stays for long gathers at the start, and the rest of the range stays in one piece. */
+    uint32_t page = find_pages(store, 0, store->large_pages, pages);
     if (page == STORE_NONE) {
         store->committed -= pages * STORE_PAGE;
     } else {
         mark_pages(store, page, pages, true);
-        store->large_hint = page + pages;
         store->large_bytes += pages * STORE_PAGE;
     }
     pthread_mutex_unlock(&store->mutex);

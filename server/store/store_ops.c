@@ -66,14 +66,12 @@ static void plan(const struct store *store, struct draft *draft, uint64_t bytes,
     }
 }
 
-/* Makes room; notes the flush that the operation stands on, after the place has got its sequence number. */
+/* Notes the flush that the operation stands on, then makes room: a flush in between makes it start again. */
 static bool begin(struct store_worker *worker, struct draft *draft)
 {
     store_pay(worker, draft->need.bytes);
-    if (!store_make_room(worker, &draft->need, &draft->place))
-        return false;
     draft->flushed = store_load(&worker->store->flushed);
-    return true;
+    return store_make_room(worker, &draft->need, &draft->place);
 }
 
 /* Gives up a place that was not used. */
@@ -248,16 +246,18 @@ static bool mark(uint64_t *slot, uint64_t value, bool seen)
     }
 }
 
-/* A reader has come upon an expired item: it goes, unless somebody was quicker. */
-static void expire_found(struct store_worker *worker, const struct store_key *key)
+/* A reader has come upon an expired item: it goes. Answers false if somebody was quicker and there is a live one now. */
+static bool expire_found(struct store_worker *worker, const struct store_key *key)
 {
     struct store_found found;
     struct store_item item;
     uint64_t now = 0, flushed = store_load(&worker->store->flushed);
-    if (find_live(worker, key, flushed, &found, &item, &now))
+    if (find_live(worker, key, flushed, &found, &item, &now)) {
         store_index_unlock(found.home);
-    else
-        clean_up(worker, &found, flushed);
+        return false;
+    }
+    clean_up(worker, &found, flushed);
+    return true;
 }
 
 static enum store_result get(struct store_worker *worker, const struct store_key *key, bool versioned,
@@ -265,18 +265,21 @@ static enum store_result get(struct store_worker *worker, const struct store_key
 {
     struct store *store = store_enter(worker);
     for (;;) {
+        /* Before the slot: a flush that ends in between sets it back to 0, and the slot would seem to outlive it. */
+        uint64_t flushed = store_load(&store->flushed);
         uint64_t *slot, now = 0;
         uint64_t value = store_index_get(store, key, &slot);
         if (value == 0)
             break;
         uint64_t location = store_slot_location(value);
-        if (flushed_away(store, store_load(&store->flushed), location))
+        if (flushed_away(store, flushed, location))
             break;
         struct store_item item;
         store_item_read(store_at(store, location), &item);
         if (item.expiry != STORE_NEVER && item.expiry <= (now = store_now(store))) {
-            expire_found(worker, key);
-            break;
+            if (expire_found(worker, key))
+                break;
+            continue;
         }
         if (!mark(slot, value, versioned && item.version == 0))
             continue;
