@@ -349,6 +349,81 @@ static void test_tick_collects_what_expired(void **state)
 
 /* ---- numbers ---- */
 
+/* A clock at which another worker renews the item, as if it came just when a reader had read the old expiry. */
+struct renewing_clock {
+    uint64_t now_ms;
+    struct store_worker *other; /* armed if not NULL */
+    struct store_key key;
+    bool by_touch;
+};
+
+static uint64_t renewing_now(void *context)
+{
+    struct renewing_clock *clock = context;
+    struct store_worker *other = clock->other;
+    if (other != NULL) {
+        struct store_view view;
+        struct store_put_args args = {.value = (const uint8_t *)"new", .value_len = 3, .ttl_ms = STORE_NEVER};
+        clock->other = NULL;
+        assert_int_equal(clock->by_touch ? store_touch(other, &clock->key, 100000, &view)
+                                         : store_put(other, &clock->key, &args, NULL),
+                         STORE_OK);
+        clock->now_ms += 20;
+    }
+    return clock->now_ms;
+}
+
+static void test_renewed_in_time_is_no_miss(void **state)
+{
+    (void)state;
+    for (int by_touch = 0; by_touch < 2; by_touch++) {
+        struct renewing_clock clock = {.now_ms = 1000, .by_touch = by_touch != 0};
+        struct store_config config = {.memory_bytes = (size_t)8 << 20,
+                                      .eviction = STORE_REFUSE,
+                                      .max_workers = 2,
+                                      .now_ms = renewing_now,
+                                      .now_context = &clock};
+        struct store_put_args args = {.value = (const uint8_t *)"old", .value_len = 3, .ttl_ms = 10};
+        struct store *store;
+        struct store_worker *reader, *other;
+        struct store_view view;
+        assert_int_equal(store_create(&config, &store), 0);
+        assert_int_equal(store_worker_attach(store, &reader), 0);
+        assert_int_equal(store_worker_attach(store, &other), 0);
+        clock.key = store_key(store, (const uint8_t *)"k", 1);
+        assert_int_equal(store_put(reader, &clock.key, &args, NULL), STORE_OK);
+        clock.other = other;
+        assert_int_equal(store_get(reader, &clock.key, &view), STORE_OK);
+        store_worker_detach(reader);
+        store_worker_detach(other);
+        store_destroy(store);
+    }
+}
+
+/* What stays between large values that come and go must not cut the range for them to pieces. */
+static void test_large_values_come_and_go(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, (size_t)64 << 20, STORE_EVICT);
+    size_t most = store_max_value(f.store, 3), kept = (size_t)64 << 10;
+    uint8_t *bytes = calloc(1, most);
+    assert_non_null(bytes);
+    for (unsigned i = 0; i < 40; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof(name), "s%03u", i);
+        struct store_key big = key_of(&f, "big");
+        assert_int_equal(put_bytes(&f, "big", bytes, i < 20 ? most / 5 * 3 : most, STORE_NEVER), STORE_OK);
+        store_quiesce(f.worker);
+        if (i < 20)
+            assert_int_equal(put_bytes(&f, name, bytes, kept, STORE_NEVER), STORE_OK);
+        assert_int_equal(store_delete(f.worker, &big), STORE_OK);
+        store_quiesce(f.worker);
+    }
+    free(bytes);
+    stop(&f);
+}
+
 static void expect_incr(struct fixture *f, const char *from, uint64_t delta, bool negative,
                         enum store_result result, const char *to)
 {
@@ -453,6 +528,8 @@ int main(void)
         cmocka_unit_test(test_ttl_is_exact),
         cmocka_unit_test(test_an_expired_item_is_absent_to_every_operation),
         cmocka_unit_test(test_tick_collects_what_expired),
+        cmocka_unit_test(test_renewed_in_time_is_no_miss),
+        cmocka_unit_test(test_large_values_come_and_go),
         cmocka_unit_test(test_incr_is_exact_to_both_ends),
         cmocka_unit_test(test_what_is_no_number),
         cmocka_unit_test(test_incr_keeps_expiry_and_flags_and_creates),
