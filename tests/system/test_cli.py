@@ -293,16 +293,14 @@ class Terminal:
     def type(self, text: bytes) -> None:
         os.write(self.fd, text)
 
-    def wait(self, end_of_input: bool = False) -> int:
+    def wait(self) -> int:
         """Its exit status; what it still prints is read, or it would block.
 
-        The end of input (Ctrl-D) is typed again and again: libedit shows its prompt before it takes the terminal over, and
-        in between the terminal keeps a Ctrl-D for itself.
+        It is told to quit by a line: a Ctrl-D that comes between libedit's prompt and its taking the terminal over is the
+        terminal's own, and lost.
         """
         deadline = time.monotonic() + TIMEOUT_S
         while True:
-            if end_of_input:
-                self.type(b"\x04")
             ready = select.select([self.fd], [], [], 0.2)[0]
             assert time.monotonic() < deadline, "it does not end"
             if not ready:
@@ -346,4 +344,5 @@ def test_a_terminal(shared_server: Server, peer: Peer, tmp_path: Path) -> None:
     terminal.type(b"\n")
     terminal.read_until(b"workers.")
     terminal.read_until(prompt)
-    assert terminal.wait(end_of_input=True) == 0
+    terminal.type(b"quit\n")
+    assert terminal.wait() == 0
