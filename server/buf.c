@@ -166,12 +166,27 @@ bool buf_take(struct buf_pool *pool, size_t size, struct buf *buf)
 }
 
 /* Mapped ones are moved by the kernel, without copying. */
+static void *remap(void *data, size_t from, size_t to)
+{
+#ifdef __SANITIZE_THREAD__
+    /* ThreadSanitizer does not know mremap(): it would take what the last owner of these addresses did for a race. */
+    void *moved = mmap(NULL, to, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (moved != MAP_FAILED) {
+        memcpy(moved, data, from);
+        munmap(data, from);
+    }
+    return moved;
+#else
+    return mremap(data, from, to, MREMAP_MAYMOVE);
+#endif
+}
+
 static bool grow_large(struct buf_pool *pool, size_t size, struct buf *buf)
 {
     size_t cap = buf_cost(size);
     if (cap > pool->budget->limit || !charge(pool, cap - buf->cap, BUF_FOR_FRAMES))
         return false;
-    void *data = mremap(buf->data, buf->cap, cap, MREMAP_MAYMOVE);
+    void *data = remap(buf->data, buf->cap, cap);
     if (data == MAP_FAILED) {
         buf_budget_release(pool->budget, cap - buf->cap);
         return false;

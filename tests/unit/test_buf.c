@@ -3,6 +3,7 @@
  * The buffers: the budget is kept by all that is taken, output comes out in order however it is sent, and every
  * reference is released exactly once.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -261,13 +262,53 @@ static void test_park_without_budget(void **state)
     buf_pool_fini(&pool);
 }
 
+/* One pool's buffer, growing again and again where another's has just been. */
+static void *grow_and_give(void *argument)
+{
+    static char no_buffer[] = "no buffer", did_not_grow[] = "a buffer did not grow", lost[] = "bytes were lost";
+    struct buf_pool pool;
+    buf_pool_init(&pool, argument, 0);
+    for (unsigned round = 0; round < 200; round++) {
+        struct buf buf;
+        if (!buf_take(&pool, BUF_LARGE, &buf))
+            return no_buffer;
+        for (size_t size = BUF_LARGE; size < 4 * BUF_STEP; size = buf.cap) {
+            memset(buf.data, (int)round, buf.cap);
+            if (!buf_grow(&pool, 4 * BUF_STEP, &buf))
+                return did_not_grow;
+            if (buf.data[size - 1] != (uint8_t)round || buf.data[0] != (uint8_t)round)
+                return lost;
+        }
+        buf_give(&pool, &buf);
+    }
+    buf_pool_fini(&pool);
+    return NULL;
+}
+
+static void test_growing_beside_others(void **state)
+{
+    (void)state;
+    struct buf_budget budget;
+    buf_budget_init(&budget, 64 * LIMIT);
+    pthread_t threads[4];
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, grow_and_give, &budget), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        void *complaint;
+        assert_int_equal(pthread_join(threads[i], &complaint), 0);
+        if (complaint != NULL)
+            fail_msg("%s", (char *)complaint);
+    }
+    assert_int_equal(atomic_load(&budget.used), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_budget),           cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_cache),            cmocka_unit_test(test_output_in_pieces),
         cmocka_unit_test(test_output_dropped),   cmocka_unit_test(test_park_without_budget),
-        cmocka_unit_test(test_growing),
+        cmocka_unit_test(test_growing),          cmocka_unit_test(test_growing_beside_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
