@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Draining: what becomes of the items of a segment, a slice at a time. Called by the maintainer (store_evict.c).
+ * Draining: what becomes of the items of a segment, a slice at a time. Called by the maintainer (store_room.c).
  *
  * A slice first reads its items and prefetches their buckets, then decides about one after the other, each under its
  * bucket's lock: an item is live if its bucket has a slot that names it. What moves is copied first, then the slot is

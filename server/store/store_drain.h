@@ -8,6 +8,12 @@
 
 #include "server/store/store_impl.h"
 
+/**
+ * @brief Begin to drain the segment whose turn it is, or drop a large item (store_evict.c).
+ * @return bytes looked at; 0: nothing would help.
+ */
+uint64_t store_evict_next(struct store_worker *worker);
+
 /** @brief Work on a job's next items. @return bytes looked at; 0: no segment to move to, now. */
 uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, unsigned items);
 

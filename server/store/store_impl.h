@@ -437,7 +437,7 @@ void store_refresh(struct store_worker *worker);
 /** @brief The epoch that all workers have seen. */
 uint64_t store_oldest_epoch(struct store *store);
 
-/* ---- eviction (store_evict.c) ---- */
+/* ---- making room (store_room.c) ---- */
 
 /** What room is made for. */
 struct store_need {
