@@ -74,20 +74,22 @@ endif
 SERVER_SRC  := $(wildcard server/*.c server/store/*.c)
 LIB_SRC     := $(wildcard client/*.c)
 CLI_SRC     := $(wildcard client/cli/*.c)
+LOAD_SRC    := $(wildcard client/load/*.c)
 REPLAY_SRC  := $(wildcard client/replay/*.c)
+BENCH_SRC   := $(wildcard client/bench/*.c)
 UNIT_SRC    := $(wildcard tests/unit/test_*.c)
 UNIT_CXX    := $(wildcard tests/unit/test_*.cc)
 SUPPORT_SRC := $(wildcard tests/support/*.c)
-BENCH_SRC   := $(wildcard tests/bench/*.c)
+MEASURE_SRC := $(wildcard tests/bench/*.c)
 SIM_SRC     := $(wildcard tests/bench/sim/*.c)
 FUZZ_SRC    := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_MAIN   := $(wildcard tests/fuzz/standalone.c)
 FUZZ_HELP   := $(filter-out $(FUZZ_SRC) $(FUZZ_MAIN),$(wildcard tests/fuzz/*.c))
-ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(REPLAY_SRC) $(UNIT_SRC) $(SUPPORT_SRC) $(BENCH_SRC) \
-               $(SIM_SRC) $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
+ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(UNIT_SRC) \
+               $(SUPPORT_SRC) $(MEASURE_SRC) $(SIM_SRC) $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
 
 obj       = $(addprefix $(B)/obj/,$(addsuffix .o,$(1)))
-MAINS    := $(wildcard server/main.c client/cli/main.c client/replay/main.c)
+MAINS    := $(wildcard server/main.c client/cli/main.c client/replay/main.c client/bench/main.c)
 not_main  = $(filter-out $(MAINS),$(1))
 program   = $(if $(filter $(1)/main.c,$(MAINS)),$(B)/$(2))
 
@@ -97,18 +99,21 @@ LIB_SO   := $(if $(LIB_SRC),$(B)/libcrabcache.so.$(VERSION))
 SERVER   := $(call program,server,crabcache-server)
 CLI      := $(call program,client/cli,crabcache-cli)
 REPLAY   := $(call program,client/replay,crabcache-replay)
-PROGRAMS := $(SERVER) $(CLI) $(REPLAY)
+BENCH    := $(call program,client/bench,crabcache-bench)
+PROGRAMS := $(SERVER) $(CLI) $(REPLAY) $(BENCH)
 SIM      := $(B)/crabcache-sim
 LIBS     := $(LIB_A) $(if $(LIB_SO),$(B)/$(SONAME) $(B)/libcrabcache.so)
 
 # What tests link: everything but the mains, as archives, so that a test pulls in only what it names.
 PART_LIBS := $(if $(SUPPORT_SRC),$(B)/parts/support.a) $(if $(call not_main,$(SERVER_SRC)),$(B)/parts/server.a) \
              $(if $(call not_main,$(CLI_SRC)),$(B)/parts/cli.a) \
-             $(if $(call not_main,$(REPLAY_SRC)),$(B)/parts/replay.a) $(if $(LIB_SRC),$(B)/parts/client.a)
+             $(if $(call not_main,$(REPLAY_SRC)),$(B)/parts/replay.a) \
+             $(if $(call not_main,$(BENCH_SRC)),$(B)/parts/bench.a) $(if $(LOAD_SRC),$(B)/parts/load.a) \
+             $(if $(LIB_SRC),$(B)/parts/client.a)
 PART_LINK  = -Wl,--start-group $(filter %.a,$^) -Wl,--end-group
 
 UNIT_BINS  := $(patsubst %.c,$(B)/%,$(UNIT_SRC)) $(patsubst %.cc,$(B)/%,$(UNIT_CXX))
-BENCH_BINS := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
+MEASURE_BINS := $(patsubst %.c,$(B)/%,$(MEASURE_SRC))
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
 FUZZ_BINS  := $(addprefix $(B)/tests/fuzz/fuzz_,$(FUZZ_NAMES))
 # The same targets without libFuzzer: they run the files named on their command line, in any mode.
@@ -117,6 +122,7 @@ FUZZ_ONCE  := $(if $(FUZZ_MAIN),$(addprefix $(B)/tests/fuzz/once_,$(FUZZ_NAMES))
 SERVER_LIBS := -lcrypt
 CLI_LIBS    := -ledit
 REPLAY_LIBS := -llzma -lm
+BENCH_LIBS  := -lm
 TEST_LIBS   := -lcmocka $(SERVER_LIBS) $(CLI_LIBS) $(REPLAY_LIBS) -ldl
 
 # ---- targets --------------------------------------------------------------------------------------------
@@ -170,6 +176,10 @@ $(B)/parts/cli.a: $(call obj,$(call not_main,$(CLI_SRC))) $(B)/.sources
 	$(archive)
 $(B)/parts/replay.a: $(call obj,$(call not_main,$(REPLAY_SRC))) $(B)/.sources
 	$(archive)
+$(B)/parts/bench.a: $(call obj,$(call not_main,$(BENCH_SRC))) $(B)/.sources
+	$(archive)
+$(B)/parts/load.a: $(call obj,$(LOAD_SRC)) $(B)/.sources
+	$(archive)
 $(B)/parts/support.a: $(call obj,$(SUPPORT_SRC)) $(B)/.sources
 	$(archive)
 
@@ -194,9 +204,12 @@ $(B)/crabcache-server: $(call obj,$(SERVER_SRC)) $(B)/.sources
 $(B)/crabcache-cli: $(call obj,$(CLI_SRC) $(LIB_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(CLI_LIBS)
-$(B)/crabcache-replay: $(call obj,$(REPLAY_SRC) $(LIB_SRC)) $(B)/.sources
+$(B)/crabcache-replay: $(call obj,$(REPLAY_SRC) $(LOAD_SRC) $(LIB_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(REPLAY_LIBS)
+$(B)/crabcache-bench: $(call obj,$(BENCH_SRC) $(LOAD_SRC)) $(B)/.sources
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(BENCH_LIBS)
 
 $(SIM): $(call obj,$(SIM_SRC))
 	@echo "  LINK  $@"
@@ -267,7 +280,7 @@ fuzz-short: ## Each fuzzer for FUZZ_SHORT_SECONDS=15
 	@tests/support/run-tests fuzz-short
 
 .PHONY: unit-bins
-unit-bins: $(UNIT_BINS) $(FUZZ_ONCE) $(BENCH_BINS)
+unit-bins: $(UNIT_BINS) $(FUZZ_ONCE) $(MEASURE_BINS)
 
 .PHONY: test-unit
 test-unit: $(UNIT_BINS) ## The unit tests, in MODE
@@ -300,7 +313,7 @@ sim: $(SIM) ## Build crabcache-sim, the simulator of eviction policies (tests/be
 
 PUBLIC_HEADERS := $(wildcard include/crabcache/*.h)
 HEADERS := $(PUBLIC_HEADERS) $(wildcard server/*.h server/store/*.h client/*.h client/*/*.h)
-TIDY    := $(patsubst %,build/lint/%.tidy,$(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(REPLAY_SRC) $(FUZZ_SRC))
+TIDY    := $(patsubst %,build/lint/%.tidy,$(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(FUZZ_SRC))
 PY_SRC  := $(wildcard spec/*.py spec/*/*.py python/*/*.py tests/*/*.py) tests/support/run-tests
 SH_SRC  := $(wildcard tests/support/*.sh) .ci/run
 

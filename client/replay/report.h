@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "client/replay/histogram.h"
+#include "client/load/histogram.h"
 #include "client/replay/options.h"
 #include "client/replay/worker.h"
 

@@ -11,6 +11,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "client/load/random.h"
+
 uint64_t value_hash(const uint8_t *key, size_t key_len)
 {
     uint64_t hash = XXH3_64bits(key, key_len);
@@ -19,12 +21,12 @@ uint64_t value_hash(const uint8_t *key, size_t key_len)
 
 static uint64_t seed_of(uint64_t hash, size_t bytes)
 {
-    return value_mix(hash ^ value_mix((uint64_t)bytes + VALUE_STEP));
+    return random_mix(hash ^ random_mix((uint64_t)bytes + RANDOM_STEP));
 }
 
 static uint64_t word(uint64_t seed, size_t index)
 {
-    return htole64(value_mix(seed + (uint64_t)index * VALUE_STEP));
+    return htole64(random_mix(seed + (uint64_t)index * RANDOM_STEP));
 }
 
 void value_fill(uint64_t hash, size_t bytes, uint8_t *value)

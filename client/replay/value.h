@@ -10,17 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** @brief The step of the sequence that value_mix() scrambles (SplitMix64). */
-#define VALUE_STEP UINT64_C(0x9e3779b97f4a7c15)
-
-/** @brief SplitMix64's finalizer: scrambles 64 bits. */
-static inline uint64_t value_mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
-}
-
 /** @brief The number that stands for a key everywhere in the program; never 0. */
 uint64_t value_hash(const uint8_t *key, size_t key_len);
 

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "client/replay/feed.h"
-#include "client/replay/histogram.h"
+#include "client/load/histogram.h"
 #include "client/replay/keys.h"
 #include "crabcache/crabcache.h"
 

@@ -42,7 +42,13 @@ LAYERS = (
     # Client: the library, then programs that use only its public face.
     Layer("client library", ("client/*.[ch]",), may=("crabcache/*.h", "client/*.h")),
     Layer("command line", ("client/cli/*.[ch]",), may=("crabcache/*.h", "client/cli/*.h")),
-    Layer("replay", ("client/replay/*.[ch]",), may=("crabcache/*.h", "client/replay/*.h")),
+    Layer("load", ("client/load/*.[ch]",), never=SOCKETS),
+    Layer("replay", ("client/replay/*.[ch]",), may=("crabcache/*.h", "client/load/*.h", "client/replay/*.h")),
+    Layer("adapters of the benchmark", ("client/bench/native.c", "client/bench/resp.c", "client/bench/memcached.c",
+                                        "client/bench/protocol.h", "client/bench/inbox.[ch]", "client/bench/request.[ch]"),
+          may=("crabcache/wire.h", "client/bench/protocol.h", "client/bench/inbox.h", "client/bench/request.h"),
+          never=SOCKETS),
+    Layer("benchmark", ("client/bench/*.[ch]",), may=("crabcache/*.h", "client/load/*.h", "client/bench/*.h")),
 
     # Server, from the bottom up.
     Layer("store", ("server/store/*.[ch]",), may=("server/store/*.h",), never=SOCKETS),

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "client/replay/histogram.h"
+#include "client/load/histogram.h"
 #include "client/replay/keys.h"
 #include "client/replay/source.h"
 #include "client/replay/value.h"

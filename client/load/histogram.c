@@ -6,7 +6,7 @@
  *
  *     value = 1xxxxxx........   bucket = 64 * (highest bit - 5) + xxxxxx
  */
-#include "client/replay/histogram.h"
+#include "client/load/histogram.h"
 
 static size_t bucket_of(uint64_t value)
 {
@@ -26,17 +26,24 @@ static uint64_t bucket_end(size_t bucket)
     return first + ((UINT64_C(1) << shift) - 1);
 }
 
+void histogram_add_many(struct histogram *histogram, uint64_t value, uint64_t times)
+{
+    histogram->count += times;
+    histogram->sum += value * times;
+    histogram->buckets[bucket_of(value)] += times;
+    if (value > histogram->most && times != 0)
+        histogram->most = value;
+}
+
 void histogram_add(struct histogram *histogram, uint64_t value)
 {
-    histogram->count++;
-    histogram->buckets[bucket_of(value)]++;
-    if (value > histogram->most)
-        histogram->most = value;
+    histogram_add_many(histogram, value, 1);
 }
 
 void histogram_merge(struct histogram *histogram, const struct histogram *other)
 {
     histogram->count += other->count;
+    histogram->sum += other->sum;
     if (other->most > histogram->most)
         histogram->most = other->most;
     for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++)

@@ -2,8 +2,8 @@
 /*
  * Latencies in a log-linear histogram: 64 steps for each power of two, so a percentile is right to 1.6 %.
  */
-#ifndef CRABCACHE_REPLAY_HISTOGRAM_H
-#define CRABCACHE_REPLAY_HISTOGRAM_H
+#ifndef CRABCACHE_LOAD_HISTOGRAM_H
+#define CRABCACHE_LOAD_HISTOGRAM_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -15,11 +15,14 @@
 struct histogram {
     uint64_t count;
     uint64_t most; /**< The largest value, exactly. */
+    uint64_t sum;  /**< Of all values. */
     uint64_t buckets[HISTOGRAM_BUCKETS];
 };
 
 /** @brief Count one value. */
 void histogram_add(struct histogram *histogram, uint64_t value);
+/** @brief Count one value so many times. */
+void histogram_add_many(struct histogram *histogram, uint64_t value, uint64_t times);
 /** @brief Add all counts of another histogram. */
 void histogram_merge(struct histogram *histogram, const struct histogram *other);
 /**
