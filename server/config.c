@@ -23,7 +23,9 @@
 #define MAX_MEMORY ((size_t)16 << 40)
 #define MAX_THREADS 64U
 #define DEFAULT_STALL_S 60U
-#define MAX_STALL_S 86400U
+#define DEFAULT_FIRST_S 60U
+#define MAX_TIMEOUT_S 86400U
+#define MAX_CONNECTIONS 1000000U
 
 /* Each worker needs this much of --memory, or its buffers would leave too little for those of clients. */
 #define MEMORY_PER_THREAD (2 * MIB)
@@ -48,6 +50,16 @@ static const char help_text[] =
     "  --stall-timeout SECONDS\n"
     "                     how long a client may stop in the middle of a request, or not read\n"
     "                     what waits for it, 1 to 86400; then it is closed (default: 60)\n"
+    "  --first-request-timeout SECONDS\n"
+    "                     how long a client may take for its first request, and for AUTH if\n"
+    "                     there are users, 0 to 86400; 0: any time (default: 60)\n"
+    "  --idle-timeout SECONDS\n"
+    "                     how long a client may ask nothing, 0 to 86400; 0: any time\n"
+    "                     (default: 0)\n"
+    "  --max-connections N\n"
+    "                     more are closed at once, 0 to 1000000; 0: as many as descriptors and\n"
+    "                     memory allow (default: 0)\n"
+    "  --pin yes|no       bind each worker to a CPU of its own (default: no)\n"
     "  --log-level LEVEL  error, warning, info or debug (default: info)\n"
     "  --help             print this and exit\n"
     "  --version          print the version and exit\n"
@@ -178,13 +190,43 @@ static bool set_auth_file(struct config *config, const char *value)
     return value[0] != '\0';
 }
 
+static bool read_timeout(const char *value, uint64_t min_s, uint32_t *ms)
+{
+    uint64_t seconds;
+    if (!read_whole(value, min_s, MAX_TIMEOUT_S, &seconds))
+        return false;
+    *ms = (uint32_t)seconds * 1000;
+    return true;
+}
+
 static bool set_stall_timeout(struct config *config, const char *value)
 {
+    return read_timeout(value, 1, &config->stall_ms);
+}
+
+static bool set_first_request_timeout(struct config *config, const char *value)
+{
+    return read_timeout(value, 0, &config->first_ms);
+}
+
+static bool set_idle_timeout(struct config *config, const char *value)
+{
+    return read_timeout(value, 0, &config->idle_ms);
+}
+
+static bool set_max_connections(struct config *config, const char *value)
+{
     uint64_t number;
-    if (!read_whole(value, 1, MAX_STALL_S, &number))
+    if (!read_whole(value, 0, MAX_CONNECTIONS, &number))
         return false;
-    config->stall_ms = (uint32_t)number * 1000;
+    config->max_connections = (unsigned)number;
     return true;
+}
+
+static bool set_pin(struct config *config, const char *value)
+{
+    config->pin = strcmp(value, "yes") == 0;
+    return config->pin || strcmp(value, "no") == 0;
 }
 
 static bool set_log_level(struct config *config, const char *value)
@@ -205,6 +247,10 @@ static const struct flag {
     {"max-value", set_max_value, "a size from 1 to 1G, such as 64M"},
     {"auth-file", set_auth_file, "the path of a file"},
     {"stall-timeout", set_stall_timeout, "a number of seconds from 1 to 86400"},
+    {"first-request-timeout", set_first_request_timeout, "a number of seconds from 0 to 86400"},
+    {"idle-timeout", set_idle_timeout, "a number of seconds from 0 to 86400"},
+    {"max-connections", set_max_connections, "a number from 0 to 1000000"},
+    {"pin", set_pin, "yes or no"},
     {"log-level", set_log_level, "error, warning, info or debug"},
 };
 
@@ -279,6 +325,7 @@ enum config_result config_parse(int argc, char **argv, struct config *config, ch
         .eviction = STORE_EVICT,
         .max_value = CRAB_DEFAULT_MAX_VALUE,
         .stall_ms = DEFAULT_STALL_S * 1000,
+        .first_ms = DEFAULT_FIRST_S * 1000,
         .log_level = LOG_LEVEL_INFO,
     };
     optind = 0; /* start anew, whoever used getopt before */

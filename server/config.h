@@ -30,6 +30,10 @@ struct config {
     uint32_t max_value;    /**< In bytes; an upper bound of the limit in force. */
     const char *auth_file; /**< NULL: no authentication. Borrowed. */
     uint32_t stall_ms;     /**< How long a client may neither go on with a frame nor take a reply. */
+    uint32_t first_ms;     /**< How long it may take for its first request, and AUTH; 0: any time. */
+    uint32_t idle_ms;      /**< How long it may ask nothing; 0: any time. */
+    unsigned max_connections; /**< 0: as many as descriptors and memory allow. */
+    bool pin;              /**< Bind each worker to a CPU of its own. */
     enum log_level log_level;
 };
 

@@ -31,6 +31,9 @@
 /* How often one call fills and sends the output before the others have their turn. */
 #define ROUNDS 4U
 
+/* Room for GOAWAY. */
+#define FAREWELL_MAX (CRAB_REPLY_HEADER + 2U + CRAB_MAX_ERROR_TEXT)
+
 /* How many connections may have to give way for one buffer: enough for the largest step of a usual frame. */
 #define RELIEF_MAX 16
 
@@ -108,7 +111,14 @@ enum conn_debt conn_debt(const struct conn *c)
 {
     if (c->out.data != NULL || c->runnable)
         return CONN_OWES_READING;
-    return c->held != 0 || c->skip != 0 ? CONN_OWES_INPUT : CONN_OWES_NOTHING;
+    if (c->in.data != NULL)
+        return CONN_OWES_INPUT;
+    return c->held != 0 || c->skip != 0 ? CONN_OWES_REST : CONN_OWES_NOTHING;
+}
+
+size_t conn_held_bytes(const struct conn *c)
+{
+    return c->in.cap + c->out.cap;
 }
 
 size_t conn_unread(const struct conn *c)
@@ -164,14 +174,21 @@ static bool park(struct conn_io *io, struct buf *buf)
 
 /* --------------------------------------------------------------------------------------------- sending */
 
-static enum io send_out(struct conn_io *io, struct conn *c, struct buf_out *out)
+static ssize_t send_once(int fd, const struct buf_out *out)
 {
+    if (out->ref_first == out->ref_count) /* mostly; the kernel then has no vector to copy */
+        return send(fd, out->data + out->start, out->len - out->start, MSG_NOSIGNAL | MSG_DONTWAIT);
     struct iovec vector[BUF_OUT_VECTOR];
     struct msghdr message = {.msg_iov = vector};
     message.msg_iovlen = buf_out_vector(out, vector);
+    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static enum io send_out(struct conn_io *io, struct conn *c, struct buf_out *out)
+{
     ssize_t sent;
     do {
-        sent = sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = send_once(c->fd, out);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? IO_AGAIN : IO_END;
@@ -349,6 +366,23 @@ bool conn_say_goodbye(struct conn_io *io, struct conn *c, uint16_t code)
     c->state = CONN_FLUSHING;
     dispatch_goaway(io->dispatch, &c->session, code, &io->out);
     return after_flush(io, c, flush(io, c)) || over(io);
+}
+
+void conn_give_way(struct conn_io *io, struct conn *c, uint16_t code)
+{
+    uint8_t bytes[FAREWELL_MAX];
+    struct buf_out out;
+    buf_out_init(&out, bytes, sizeof bytes, NULL);
+    /* Replies that wait would be lost: then the peer must not take what it has no answer to for not executed. [P-3.8.1] */
+    if (c->out.data == NULL)
+        dispatch_goaway(io->dispatch, &c->session, code, &out);
+    bool told = c->out.data == NULL && (buf_out_empty(&out) || send_out(io, c, &out) == IO_DONE);
+    if (told && shutdown(c->fd, SHUT_WR) == 0) {
+        c->state = CONN_DRAINING;
+        drop_input(io, c);
+    } else {
+        conn_break(io, c);
+    }
 }
 
 /* ----------------------------------------------------------------------------------------------- serving */

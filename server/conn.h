@@ -14,8 +14,9 @@
  * Invariants:
  * - A connection holds a buffer only while a partial frame or unsent output waits, and for a frame in proportion to
  *   what has arrived of it, not to what its header promises.
- * - What waits is bounded by the budget. Where it is not enough, first those give way who have not read for the longest
- *   (struct conn_relief); then a frame is answered BUSY, and a connection whose output has no room is given up.
+ * - What waits is bounded by the budget. Where it is not enough, first those give way whose peers have not moved for long,
+ *   the one that holds the most before the others (struct conn_relief); then a frame is answered BUSY, and a connection
+ *   whose output has no room is given up.
  * - While output waits nothing is received or executed: a slow reader slows only itself.
  * - One call receives at most once and does a bounded amount of work.
  */
@@ -48,28 +49,36 @@ enum conn_state {
 
 /** What the peer of an open connection owes. */
 enum conn_debt {
-    CONN_OWES_NOTHING, /**< The next request may take as long as it likes. */
-    CONN_OWES_INPUT,   /**< The rest of a frame. */
+    CONN_OWES_NOTHING, /**< A request, when it likes. */
+    CONN_OWES_REST,    /**< The rest of a frame that holds no buffer: only its head came, or it is skipped. */
+    CONN_OWES_INPUT,   /**< The rest of a frame that does. */
     CONN_OWES_READING, /**< Room for output that waits, or for that of requests that do. */
     CONN_DEBTS         /**< How many kinds there are. */
 };
 
+/** A place in a list. */
+struct conn_link {
+    struct conn_link *prev, *next;
+};
+
 /** One connection. */
 struct conn {
-    struct conn *prev, *next; /**< In a list of its worker. */
+    struct conn_link link;  /**< In a list of its worker: see roster.h. */
+    struct conn_link fresh; /**< Likewise, until its first request. */
     struct session session;
     struct buf in;        /**< Received and not executed, unless it fits `head`; or none. */
     struct buf out;       /**< Executed and not sent: see buf_out_parked(); or none. */
     size_t held;          /**< Bytes in `in`, or else in `head`. */
     size_t frame;         /**< If not 0: `in` takes just one frame, of this size. */
     uint64_t skip;        /**< Bytes of the stream to throw away. */
-    uint64_t deadline_ms; /**< When it is given up, once it is not OPEN. */
+    uint64_t opened_ms;   /**< When its worker took it in. */
     uint64_t moved_ms;    /**< When it last received, executed or sent something. */
+    uint64_t placed_ms;   /**< When it was last put in order in its list. */
     size_t unread;        /**< conn_unread() at that time, if its peer owes reading. */
     int fd;
     uint32_t events;                   /**< What epoll was told to watch for. */
     uint8_t state;                     /**< An enum conn_state. */
-    uint8_t debt;                      /**< An enum conn_debt: the worker's list that it is in. */
+    uint8_t list;                      /**< Which of the roster's lists `link` is in. */
     bool runnable;                     /**< What is held may be executed without receiving more. */
     uint8_t head[DISPATCH_HEAD_BYTES]; /**< The start of a frame. */
 };
@@ -135,6 +144,17 @@ bool conn_ready(struct conn_io *io, struct conn *c);
  * @return false if it is over: call conn_close().
  */
 bool conn_say_goodbye(struct conn_io *io, struct conn *c, uint16_t code);
+
+/**
+ * @brief Take the memory of a connection for others, while one of them may be in its turn. GOAWAY goes out where
+ *        no reply is lost by it: then it is DRAINING, else GONE.
+ * @param c  OPEN, and not the one in its turn.
+ * @param code  an enum crab_error: why.
+ */
+void conn_give_way(struct conn_io *io, struct conn *c, uint16_t code);
+
+/** @brief Bytes of the budget that an OPEN connection holds. */
+size_t conn_held_bytes(const struct conn *c);
 
 /** @brief What the peer of an OPEN connection owes now. */
 enum conn_debt conn_debt(const struct conn *c);

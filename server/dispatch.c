@@ -129,6 +129,11 @@ static bool must_authenticate(const struct dispatch *d, const struct session *se
     return d->env.auth != NULL && !session->authenticated;
 }
 
+bool dispatch_is_settled(const struct dispatch *dispatch, const struct session *session)
+{
+    return session->started && !must_authenticate(dispatch, session);
+}
+
 /* The checks that need the whole frame come after those that need the session. */
 static bool is_late_check(uint16_t error)
 {

@@ -115,6 +115,9 @@ void dispatch_refuse(struct dispatch *dispatch, struct session *session, const u
 /** @brief Append GOAWAY if the client takes pushes. @param code  an enum crab_error: why. */
 void dispatch_goaway(struct dispatch *dispatch, const struct session *session, uint16_t code, struct buf_out *out);
 
+/** @brief Whether a connection has made its first request, and authenticated where that is demanded. */
+bool dispatch_is_settled(const struct dispatch *dispatch, const struct session *session);
+
 /** @brief What lets go of the values that an output of this dispatcher refers to. */
 const struct buf_releaser *dispatch_releaser(const struct dispatch *dispatch);
 

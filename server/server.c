@@ -9,9 +9,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,11 +70,12 @@ struct server {
     struct stats stats;
     struct worker *workers[STATS_MAX_WORKERS];
     unsigned worker_count;
-    unsigned next_worker;
+    unsigned last_worker; /* the one that got the last connection */
     uint32_t max_value;
     int signal_fd;
     int done_fd;
     bool pausing; /* accepting pauses: descriptors or memory ran out */
+    bool full;    /* --max-connections is reached, and the log says so */
 };
 
 /* ------------------------------------------------------------------------------------------- listening */
@@ -189,17 +192,49 @@ static void set_up_socket(int fd)
         setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
 }
 
+/* The worker with the fewest connections; among equals the next in turn. */
+static struct worker *least_loaded(struct server *s, unsigned *all)
+{
+    unsigned best = 0, least = UINT_MAX;
+    *all = 0;
+    for (unsigned i = 1; i <= s->worker_count; i++) {
+        unsigned at = (s->last_worker + i) % s->worker_count;
+        unsigned load = worker_load(s->workers[at]);
+        *all += load;
+        if (load < least) {
+            least = load;
+            best = at;
+        }
+    }
+    s->last_worker = best;
+    return s->workers[best];
+}
+
+/* Whether one more is too many. */
+static bool is_full(struct server *s, unsigned connections)
+{
+    unsigned most = s->config->max_connections;
+    bool full = most != 0 && connections >= most;
+    if (full && !s->full)
+        log_line(s->log, LOG_LEVEL_WARNING, "%u connections are all that --max-connections allows: more are closed",
+                 connections);
+    if (full || connections < most - most / 8) /* not a line for each that comes and goes */
+        s->full = full;
+    return full;
+}
+
 static void accepted(struct server *s, int fd)
 {
-    set_up_socket(fd);
-    struct conn *c = conn_create(fd, &s->budget);
-    if (c == NULL) {
+    unsigned connections;
+    struct worker *worker = least_loaded(s, &connections);
+    struct conn *c = is_full(s, connections) ? NULL : conn_create(fd, &s->budget);
+    if (c == NULL) { /* nothing may be said to a client that has not said anything [P-3.1.4] */
         atomic_fetch_add_explicit(&s->stats.refused_connections, 1, memory_order_relaxed);
         close(fd);
         return;
     }
-    worker_adopt(s->workers[s->next_worker], c);
-    s->next_worker = (s->next_worker + 1) % s->worker_count;
+    set_up_socket(fd);
+    worker_adopt(worker, c);
 }
 
 static bool is_shortage(int error)
@@ -364,6 +399,19 @@ static bool load_users(struct server *s)
     return false;
 }
 
+/* Of the CPUs that the process may run on, in turn. */
+static int nth_cpu(unsigned n)
+{
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) != 0 || CPU_COUNT(&cpus) == 0)
+        return -1;
+    n %= (unsigned)CPU_COUNT(&cpus);
+    int cpu = 0;
+    while (!CPU_ISSET((size_t)cpu, &cpus) || n-- != 0)
+        cpu++;
+    return cpu;
+}
+
 static bool make_workers(struct server *s)
 {
     for (unsigned i = 0; i < s->config->threads; i++) {
@@ -376,7 +424,10 @@ static bool make_workers(struct server *s)
             .budget = &s->budget,
             .cache_bytes = s->budget.limit / CACHE_SHARE / s->config->threads,
             .log = s->log,
-            .stall_ms = s->config->stall_ms,
+            .times = {.stall_ms = s->config->stall_ms,
+                      .first_ms = s->config->first_ms,
+                      .idle_ms = s->config->idle_ms},
+            .cpu = s->config->pin ? nth_cpu(i) : -1,
             .done_fd = s->done_fd,
             .number = i,
         };

@@ -3,17 +3,14 @@
  * The loop of a worker. A turn: wait, serve the connections that are ready, take in new ones, give up those whose time
  * is over, keep the store's house, and tell the store that no view is held.
  *
- * A connection is in one of these lists: while it is OPEN, in the one of what its peer owes; then in ending, or gone.
- * Those of peers that owe something are in the order in which they last moved, and ending is in the order of deadlines
- * because all get the same time: so the first one is the one to give up, be it for its deadline or for its memory.
- *
- * Serving one connection can break others, which give way to it (give_up_one). They are freed at the end of the turn,
- * since events of theirs may still be at hand.
+ * The roster knows who is late and who has to give way. Serving one connection can end others, which give way to it
+ * (give_up_one). Those that are gone are freed at the end of the turn, since events of theirs may still be at hand.
  */
 #include "server/worker.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,6 +32,7 @@
 /* How often housekeeping runs at the least, and while more of it waits. */
 #define TICK_MS 500
 #define TICK_BUSY_MS 1
+#define STOPPING_MS 20
 
 /* How many pieces of input of one connection are executed at the stop before the others have their turn. */
 #define STOP_ROUNDS 64
@@ -42,20 +40,18 @@
 struct worker {
     struct buf_pool pool;
     struct conn_io io;
-    struct conn open[CONN_DEBTS]; /* heads of lists: only prev and next are used */
-    struct conn ending;
-    struct conn gone;
+    struct roster roster;
     const struct conn *served; /* the one that is being served */
     pthread_t thread;
     pthread_mutex_t mailbox_lock;
-    struct conn *mailbox; /* handed over, not taken in yet; by next; under the lock */
+    struct conn *mailbox; /* handed over, not taken in yet; chained; under the lock */
+    atomic_uint load;     /* connections, those in the mailbox included */
     int epoll_fd;
     int wake_fd;
     int done_fd;
     unsigned number;
     atomic_bool stop;
-    uint64_t stop_ms;  /* when the stop began */
-    uint64_t stall_ms; /* see struct worker_config */
+    uint64_t stop_ms; /* when the stop began */
 };
 
 static uint64_t monotonic_ms(void)
@@ -65,52 +61,14 @@ static uint64_t monotonic_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* --------------------------------------------------------------------------------------------- the lists */
-
-static void list_init(struct conn *head)
-{
-    head->prev = head;
-    head->next = head;
-}
-
-static bool list_empty(const struct conn *head)
-{
-    return head->next == head;
-}
-
-static void list_append(struct conn *head, struct conn *c)
-{
-    c->prev = head->prev;
-    c->next = head;
-    head->prev->next = c;
-    head->prev = c;
-}
-
-static void list_remove(struct conn *c)
-{
-    c->prev->next = c->next;
-    c->next->prev = c->prev;
-}
-
-/* Start a list with all of another one, which is empty then. */
-static void list_move(struct conn *to, struct conn *from)
-{
-    list_init(to);
-    if (list_empty(from))
-        return;
-    *to = (struct conn){.prev = from->prev, .next = from->next};
-    to->prev->next = to;
-    to->next->prev = to;
-    list_init(from);
-}
-
 /* ---------------------------------------------------------------------------------------- connections */
 
 static void drop(struct worker *w, struct conn *c)
 {
-    list_remove(c);
+    roster_remove(c);
     conn_close(&w->io, c);
     stats_add(&w->io.counters->connections_closed, 1);
+    atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
 }
 
 static bool watch(struct worker *w, struct conn *c, int operation)
@@ -122,32 +80,11 @@ static bool watch(struct worker *w, struct conn *c, int operation)
     return epoll_ctl(w->epoll_fd, operation, c->fd, &event) == 0;
 }
 
-/* Put a connection where it belongs now. */
-static void place(struct worker *w, struct conn *c, bool was_open)
-{
-    struct conn *list = &w->ending;
-    if (c->state == CONN_OPEN) {
-        uint8_t debt = (uint8_t)conn_debt(c);
-        if (debt == c->debt && (debt == CONN_OWES_NOTHING || c->moved_ms != w->io.now_ms))
-            return;
-        c->debt = debt;
-        c->moved_ms = w->io.now_ms;
-        c->unread = debt == CONN_OWES_READING ? conn_unread(c) : 0;
-        list = &w->open[debt];
-    } else if (was_open) {
-        c->deadline_ms = w->io.now_ms + CONN_CLOSE_MS;
-    } else {
-        return;
-    }
-    list_remove(c);
-    list_append(list, c);
-}
-
 /* What became of a connection in its turn. Returns whether it still stands. */
-static bool settle(struct worker *w, struct conn *c, bool was_open, bool stands)
+static bool settle(struct worker *w, struct conn *c, bool stands)
 {
     if (stands)
-        place(w, c, was_open);
+        roster_place(&w->roster, c, dispatch_is_settled(w->io.dispatch, &c->session), w->io.now_ms);
     if (!stands || !watch(w, c, EPOLL_CTL_MOD)) {
         drop(w, c);
         return false;
@@ -160,29 +97,34 @@ static bool serve(struct worker *w, struct conn *c)
 {
     if (c->state == CONN_GONE)
         return false;
-    bool was_open = c->state == CONN_OPEN;
     w->served = c;
     bool stands = conn_ready(&w->io, c);
     w->served = NULL;
-    return settle(w, c, was_open, stands);
+    return settle(w, c, stands);
 }
 
-/* Break the connection whose client has not read for the longest; see struct conn_relief. */
+static bool say_goodbye(struct worker *w, struct conn *c, uint16_t code)
+{
+    w->served = c;
+    bool stands = c->out.data == NULL && conn_say_goodbye(&w->io, c, code);
+    w->served = NULL;
+    return settle(w, c, stands);
+}
+
+/* Take the memory of the worst offender; see struct conn_relief. */
 static bool give_up_one(void *context)
 {
     struct worker *w = context;
-    struct conn *list = &w->open[CONN_OWES_READING];
-    struct conn *c = list->next;
-    if (c == w->served) /* it has just moved, but is not placed yet */
-        c = c->next;
-    if (c == list || w->io.now_ms - c->moved_ms < WORKER_PATIENCE_MS)
+    struct conn *c = roster_offender(&w->roster, w->served, w->io.now_ms);
+    if (c == NULL)
         return false;
-    log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: its client does not read, and buffers are used up",
-             c->fd);
+    log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: it holds %zu bytes, and buffers are used up", c->fd,
+             conn_held_bytes(c));
     stats_add(&w->io.counters->connections_aborted, 1);
-    list_remove(c);
-    conn_break(&w->io, c);
-    list_append(&w->gone, c);
+    conn_give_way(&w->io, c, CRAB_ERR_BUSY);
+    roster_place(&w->roster, c, true, w->io.now_ms);
+    if (c->state != CONN_GONE)
+        watch(w, c, EPOLL_CTL_MOD); /* if it fails, the deadline of its end still comes */
     return true;
 }
 
@@ -193,6 +135,17 @@ static void give_way(struct worker *w)
     }
 }
 
+/* The next one in the mailbox: there, nothing else uses the place in a list. */
+static struct conn *chained(const struct conn *c)
+{
+    return (struct conn *)(void *)c->link.next;
+}
+
+static void chain(struct conn *c, struct conn *next)
+{
+    c->link.next = (struct conn_link *)(void *)next;
+}
+
 static void take_in(struct worker *w)
 {
     pthread_mutex_lock(&w->mailbox_lock);
@@ -200,9 +153,9 @@ static void take_in(struct worker *w)
     w->mailbox = NULL;
     pthread_mutex_unlock(&w->mailbox_lock);
     while (c != NULL) {
-        struct conn *next = c->next;
-        c->moved_ms = w->io.now_ms;
-        list_append(&w->open[CONN_OWES_NOTHING], c);
+        struct conn *next = chained(c);
+        c->opened_ms = w->io.now_ms;
+        roster_add(&w->roster, c, w->io.now_ms);
         stats_add(&w->io.counters->connections_opened, 1);
         if (!watch(w, c, EPOLL_CTL_ADD)) {
             log_line(w->io.log, LOG_LEVEL_WARNING, "connection %d closed: epoll_ctl: %m", c->fd);
@@ -212,50 +165,34 @@ static void take_in(struct worker *w)
     }
 }
 
-static bool is_late(const struct worker *w, const struct conn *list)
-{
-    return !list_empty(list) && w->io.now_ms - list->next->moved_ms >= w->stall_ms;
-}
-
-/* Close those who stopped in the middle of a frame, or do not read. [P-3.6.3] */
-static void give_up_stalled_ones(struct worker *w)
-{
-    while (is_late(w, &w->open[CONN_OWES_READING])) {
-        struct conn *c = w->open[CONN_OWES_READING].next;
-        size_t unread = conn_unread(c);
-        if (unread < c->unread) { /* it reads, only too little for the kernel to say that there is room */
-            c->unread = unread;
-            c->moved_ms = w->io.now_ms;
-            list_remove(c);
-            list_append(&w->open[CONN_OWES_READING], c);
-            continue;
-        }
-        log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: its client did not read for too long", c->fd);
-        stats_add(&w->io.counters->connections_timed_out, 1);
-        drop(w, c);
-    }
-    while (is_late(w, &w->open[CONN_OWES_INPUT])) {
-        struct conn *c = w->open[CONN_OWES_INPUT].next;
-        log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: the rest of a frame did not come", c->fd);
-        stats_add(&w->io.counters->connections_timed_out, 1);
-        w->served = c;
-        bool stands = conn_say_goodbye(&w->io, c, CRAB_ERR_IDLE_TIMEOUT);
-        w->served = NULL;
-        settle(w, c, true, stands);
-    }
-}
-
+/* Close those who are late, or tell them to go. [P-3.6.3] */
 static void give_up_late_ones(struct worker *w)
 {
-    give_up_stalled_ones(w);
-    while (!list_empty(&w->ending) && w->ending.next->deadline_ms <= w->io.now_ms)
-        drop(w, w->ending.next);
+    static const char *const why[] = {
+        [ROSTER_NOT_READING] = "its client did not read for too long",
+        [ROSTER_HALF_FRAME] = "the rest of a frame did not come",
+        [ROSTER_NO_REQUEST] = "its client did not ask anything, or not authenticate, in time",
+        [ROSTER_IDLE] = "it was idle for too long",
+        [ROSTER_ENDING] = "its client did not end it in time",
+    };
+    enum roster_reason reason;
+    struct conn *c;
+    while ((c = roster_late(&w->roster, w->io.now_ms, &reason)) != NULL) {
+        log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: %s", c->fd, why[reason]);
+        if (reason != ROSTER_ENDING)
+            stats_add(&w->io.counters->connections_timed_out, 1);
+        if (reason == ROSTER_NOT_READING || reason == ROSTER_ENDING)
+            drop(w, c);
+        else
+            say_goodbye(w, c, CRAB_ERR_IDLE_TIMEOUT);
+    }
 }
 
 static void bury(struct worker *w)
 {
-    while (!list_empty(&w->gone))
-        drop(w, w->gone.next);
+    struct conn *c;
+    while ((c = roster_gone(&w->roster)) != NULL)
+        drop(w, c);
 }
 
 /* Take the time; when that of grace is over, nothing more is executed. */
@@ -268,8 +205,9 @@ static uint64_t time_since_stop(struct worker *w)
 }
 
 /* Execute what a connection has received by now, so that it can say goodbye. */
-static void finish(struct worker *w, struct conn *c)
+static void finish(void *context, struct conn *c)
 {
+    struct worker *w = context;
     for (int i = 0; i < STOP_ROUNDS; i++) {
         time_since_stop(w);
         if (!serve(w, c) || c->state != CONN_OPEN || c->out.data != NULL)
@@ -277,46 +215,31 @@ static void finish(struct worker *w, struct conn *c)
     }
 }
 
+static void cut_off(void *context, struct conn *c)
+{
+    drop(context, c);
+}
+
 /* One turn of the stop. Returns whether connections still stand. */
 static bool go_on_stopping(struct worker *w)
 {
-    uint64_t since = time_since_stop(w);
-    bool all = since >= WORKER_STOP_MS;
-    for (unsigned debt = 0; debt < CONN_DEBTS; debt++) {
-        struct conn todo; /* each once: a turn can move it to any list, and break others */
-        list_move(&todo, &w->open[debt]);
-        while (!list_empty(&todo)) {
-            struct conn *c = todo.next;
-            list_remove(c);
-            list_append(&w->open[debt], c);
-            if (all)
-                drop(w, c);
-            else
-                finish(w, c);
-        }
-    }
-    while (all && !list_empty(&w->ending))
-        drop(w, w->ending.next);
+    bool all = time_since_stop(w) >= WORKER_STOP_MS;
+    roster_visit(&w->roster, all ? cut_off : finish, w);
+    struct conn *c;
+    while (all && (c = roster_ending(&w->roster)) != NULL)
+        drop(w, c);
     bury(w);
-    bool stand = !list_empty(&w->ending);
-    for (unsigned debt = 0; debt < CONN_DEBTS; debt++)
-        stand = stand || !list_empty(&w->open[debt]);
-    return stand;
+    return !roster_is_empty(&w->roster);
 }
 
 /* -------------------------------------------------------------------------------------------- the loop */
 
 static int wait_ms(const struct worker *w, bool more_housekeeping)
 {
-    int wait = more_housekeeping ? TICK_BUSY_MS : TICK_MS;
+    uint32_t wait = more_housekeeping ? TICK_BUSY_MS : TICK_MS;
     if (w->io.stopping)
-        wait = 20;
-    if (!list_empty(&w->ending)) {
-        uint64_t deadline = w->ending.next->deadline_ms;
-        uint64_t left = deadline > w->io.now_ms ? deadline - w->io.now_ms : 0;
-        wait = left < (uint64_t)wait ? (int)left : wait;
-    }
-    return wait;
+        wait = STOPPING_MS;
+    return (int)roster_wait_ms(&w->roster, w->io.now_ms, wait);
 }
 
 static void take_wake_up(struct worker *w)
@@ -380,7 +303,7 @@ static void free_worker(struct worker *w)
 {
     while (w->mailbox != NULL) {
         struct conn *c = w->mailbox;
-        w->mailbox = c->next;
+        w->mailbox = chained(c);
         conn_close(&w->io, c);
     }
     conn_io_fini(&w->io);
@@ -404,13 +327,19 @@ static int open_fds(struct worker *w)
     return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->wake_fd, &event) == 0 ? 0 : errno;
 }
 
-static int start_thread(struct worker *w)
+static int start_thread(struct worker *w, int cpu)
 {
     pthread_attr_t attributes;
     int error = pthread_attr_init(&attributes);
     if (error != 0)
         return error;
     error = pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    if (error == 0 && cpu >= 0) {
+        cpu_set_t cpus;
+        CPU_ZERO(&cpus);
+        CPU_SET((size_t)cpu, &cpus);
+        error = pthread_attr_setaffinity_np(&attributes, sizeof cpus, &cpus);
+    }
     if (error == 0)
         error = pthread_create(&w->thread, &attributes, worker_main, w);
     pthread_attr_destroy(&attributes);
@@ -431,11 +360,7 @@ int worker_create(const struct worker_config *config, struct worker **worker)
     w->wake_fd = -1;
     w->done_fd = config->done_fd;
     w->number = config->number;
-    w->stall_ms = config->stall_ms;
-    for (unsigned debt = 0; debt < CONN_DEBTS; debt++)
-        list_init(&w->open[debt]);
-    list_init(&w->ending);
-    list_init(&w->gone);
+    roster_init(&w->roster, &config->times);
     pthread_mutex_init(&w->mailbox_lock, NULL);
     buf_pool_init(&w->pool, config->budget, config->cache_bytes);
     w->io.pool = &w->pool;
@@ -452,7 +377,7 @@ int worker_create(const struct worker_config *config, struct worker **worker)
     if (error == 0)
         error = open_fds(w);
     if (error == 0)
-        error = start_thread(w);
+        error = start_thread(w, config->cpu);
     if (error != 0) {
         free_worker(w);
         return error;
@@ -468,10 +393,16 @@ static void wake(struct worker *w)
     }
 }
 
+unsigned worker_load(const struct worker *worker)
+{
+    return atomic_load_explicit(&worker->load, memory_order_relaxed);
+}
+
 void worker_adopt(struct worker *worker, struct conn *c)
 {
+    atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
     pthread_mutex_lock(&worker->mailbox_lock);
-    c->next = worker->mailbox;
+    chain(c, worker->mailbox);
     worker->mailbox = c;
     pthread_mutex_unlock(&worker->mailbox_lock);
     wake(worker);

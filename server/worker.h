@@ -8,8 +8,7 @@
  *
  * Invariant: a turn of the loop is bounded: at most WORKER_EVENTS connections, each with the bounded work of
  * conn_ready(), one slice of housekeeping.
- * No connection whose peer owes something (enum conn_debt) stands longer than stall_ms without receiving, executing or
- * sending anything.
+ * No connection stands longer than struct roster_times allows.
  */
 #ifndef CRABCACHE_SERVER_WORKER_H
 #define CRABCACHE_SERVER_WORKER_H
@@ -18,18 +17,12 @@
 #include <stddef.h>
 
 #include "server/dispatch.h"
+#include "server/roster.h"
 
-struct conn;
 struct log;
 
 /** Most events of one turn. */
 #define WORKER_EVENTS 128
-
-/**
- * How long a client must not have read before its connection gives way to others when the budget of buffers is used up;
- * the one that has not for the longest goes first.
- */
-#define WORKER_PATIENCE_MS 1000U
 
 /** Bytes of the budget that a worker takes for its shared buffers. */
 #define WORKER_BUFFER_BYTES ((size_t)128 << 10)
@@ -49,9 +42,10 @@ struct worker_config {
     struct buf_budget *budget;       /**< Shared by all workers. */
     size_t cache_bytes;              /**< Free buffers that its pool keeps. */
     const struct log *log;
-    uint32_t stall_ms; /**< How long a client may stop inside a frame, or not read what waits for it. */
-    int done_fd;     /**< An eventfd that the worker adds 1 to when its thread ends. */
-    unsigned number; /**< From 0 on; names the thread. */
+    struct roster_times times; /**< How long clients have for what they owe. */
+    int done_fd;               /**< An eventfd that the worker adds 1 to when its thread ends. */
+    int cpu;                   /**< The CPU that its thread is bound to, or -1. */
+    unsigned number;           /**< From 0 on; names the thread. */
 };
 
 /**
@@ -63,6 +57,9 @@ int worker_create(const struct worker_config *config, struct worker **worker);
 
 /** @brief Hand a connection over; the worker owns it from here on. @threads the accepting one */
 void worker_adopt(struct worker *worker, struct conn *c);
+
+/** @brief How many connections it has, those included that were just handed over. @threads any */
+unsigned worker_load(const struct worker *worker);
 
 /** @brief Ask the thread to answer what was received, say goodbye, and end. @threads any */
 void worker_stop(struct worker *worker);

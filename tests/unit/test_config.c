@@ -53,6 +53,10 @@ static void test_defaults(void **state)
     assert_int_equal(o.config.max_value, CRAB_DEFAULT_MAX_VALUE);
     assert_null(o.config.auth_file);
     assert_int_equal(o.config.stall_ms, 60000);
+    assert_int_equal(o.config.first_ms, 60000);
+    assert_int_equal(o.config.idle_ms, 0);
+    assert_int_equal(o.config.max_connections, 0);
+    assert_false(o.config.pin);
     assert_int_equal(o.config.log_level, LOG_LEVEL_INFO);
 }
 
@@ -61,7 +65,8 @@ static void test_everything(void **state)
     (void)state;
     struct outcome o = parse("--bind", "::1", "--bind=127.0.0.2", "--port", "0", "--memory", "64m", "--threads", "32",
                              "--eviction", "none", "--max-value", "10K", "--auth-file", "users", "--log-level", "debug",
-                             "--stall-timeout", "5", NULL);
+                             "--stall-timeout", "5", "--first-request-timeout", "6", "--idle-timeout", "7",
+                             "--max-connections", "8", "--pin", "yes", NULL);
     assert_int_equal(o.result, CONFIG_RUN);
     assert_int_equal(o.config.bind_count, 2);
     assert_string_equal(o.config.binds[1], "127.0.0.2");
@@ -73,6 +78,10 @@ static void test_everything(void **state)
     assert_string_equal(o.config.auth_file, "users");
     assert_int_equal(o.config.log_level, LOG_LEVEL_DEBUG);
     assert_int_equal(o.config.stall_ms, 5000);
+    assert_int_equal(o.config.first_ms, 6000);
+    assert_int_equal(o.config.idle_ms, 7000);
+    assert_int_equal(o.config.max_connections, 8);
+    assert_true(o.config.pin);
 }
 
 static void test_limits_of_values(void **state)
@@ -87,6 +96,10 @@ static void test_limits_of_values(void **state)
     assert_int_equal(parse("--max-value", "1", NULL).config.max_value, 1);
     assert_int_equal(parse("--stall-timeout", "1", NULL).config.stall_ms, 1000);
     assert_int_equal(parse("--stall-timeout", "86400", NULL).config.stall_ms, 86400000);
+    assert_int_equal(parse("--first-request-timeout", "0", NULL).config.first_ms, 0);
+    assert_int_equal(parse("--idle-timeout", "86400", NULL).config.idle_ms, 86400000);
+    assert_int_equal(parse("--max-connections", "1000000", NULL).config.max_connections, 1000000);
+    assert_false(parse("--pin", "no", NULL).config.pin);
     assert_int_equal(parse("--threads", "64", "--memory", "128M", NULL).result, CONFIG_RUN);
     assert_int_equal(parse("--memory", "8M", NULL).result, CONFIG_RUN); /* the default of threads adapts */
     assert_true(parse("--memory", "8M", NULL).config.threads <= 4);
@@ -134,6 +147,12 @@ static void test_bad_values(void **state)
         {"--stall-timeout", "0", "1 to 86400"},
         {"--stall-timeout", "86401", "1 to 86400"},
         {"--stall-timeout", "5s", "1 to 86400"},
+        {"--first-request-timeout", "86401", "0 to 86400"},
+        {"--idle-timeout", "-1", "0 to 86400"},
+        {"--max-connections", "1000001", "0 to 1000000"},
+        {"--max-connections", "many", "0 to 1000000"},
+        {"--pin", "1", "yes or no"},
+        {"--pin", "", "yes or no"},
         {"--log-level", "trace", "error, warning, info or debug"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
