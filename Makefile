@@ -43,10 +43,13 @@ MODE_FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefine
 MODE_FLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 MODE_FLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
                       -fno-sanitize-recover=all -DCRAB_FUZZING=1
+MODE_FLAGS_yield   := -O1 -g -DCRAB_YIELD=1
 MODE_FLAGS := $(MODE_FLAGS_$(MODE))
 ifeq ($(MODE_FLAGS),)
-$(error MODE=$(MODE) is unknown: use release, debug, asan, tsan or fuzz)
+$(error MODE=$(MODE) is unknown: use release, debug, asan, tsan, yield or fuzz)
 endif
+# Every file of the store yields at random then, at each atomic access.
+STORE_FLAGS_yield := -include tests/support/yields.h
 SANITIZE := $(filter -fsanitize=%,$(MODE_FLAGS))
 
 WARN   := -Wall -Wextra -Wconversion -Wshadow -Wvla -Wformat=2 -Wundef -Wpointer-arith -Wwrite-strings
@@ -128,11 +131,11 @@ TEST_LIBS   := -lcmocka $(SERVER_LIBS) $(CLI_LIBS) $(REPLAY_LIBS) -ldl
 # ---- targets --------------------------------------------------------------------------------------------
 
 .PHONY: all
-all: $(PROGRAMS) $(LIBS) ## Build the server, the tools and the library (MODE=release|debug|asan|tsan|fuzz)
+all: $(PROGRAMS) $(LIBS) ## Build the server, the tools and the library (MODE=release|debug|asan|tsan|yield|fuzz)
 
 .PHONY: help
 help: ## Say what can be made
-	@echo "make [target] [MODE=release|debug|asan|tsan|fuzz] [WERROR=1] [CC=gcc|clang]"; echo
+	@echo "make [target] [MODE=release|debug|asan|tsan|yield|fuzz] [WERROR=1] [CC=gcc|clang]"; echo
 	@sed -n 's/^\([a-zA-Z_%-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
 	    printf '  %-14s %s\n' "$$target" "$$text"; done
 
@@ -155,6 +158,7 @@ $(B)/.sources: FORCE
 
 # ---- compile ------------------------------------------------------------------------------------------------
 
+$(B)/obj/server/store/%.c.o: CPPFLAGS_ALL += $(STORE_FLAGS_$(MODE))
 $(B)/obj/%.c.o: %.c $(B)/.flags
 	@mkdir -p $(@D)
 	@echo "  CC    $<  [$(MODE)]"
@@ -267,20 +271,23 @@ check-gen: ## Fail if a generated file is not what the specification gives
 
 # ---- tests --------------------------------------------------------------------------------------------------------
 
-.PHONY: test test-asan test-tsan fuzz-short fuzz-inputs
+.PHONY: test test-asan test-tsan test-yield fuzz-short fuzz-inputs
 test: deps-test ## Install what is missing and run everything; the last line gives the totals
 	@tests/support/run-tests
 test-asan: ## The unit and the system tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tests/support/run-tests unit-asan system-asan
 test-tsan: ## The threaded unit tests and the system tests under ThreadSanitizer
 	@tests/support/run-tests unit-tsan system-tsan
+test-yield: ## The threaded tests of the store, yielding at random at each of its atomic accesses
+	@tests/support/run-tests unit-yield
 fuzz-inputs: ## The fuzzers' seeds, corpus and regressions as ordinary tests
 	@tests/support/run-tests fuzz-inputs
 fuzz-short: ## Each fuzzer for FUZZ_SHORT_SECONDS=15
 	@tests/support/run-tests fuzz-short
 
-.PHONY: unit-bins
+.PHONY: unit-bins store-bins
 unit-bins: $(UNIT_BINS) $(FUZZ_ONCE) $(MEASURE_BINS)
+store-bins: $(filter $(B)/tests/unit/test_store%,$(UNIT_BINS))
 
 .PHONY: test-unit
 test-unit: $(UNIT_BINS) ## The unit tests, in MODE

@@ -177,7 +177,7 @@ bool store_admit(struct store_worker *worker, uint64_t bytes, bool large)
     if (room < bytes)
         return false;
     if (!large) {
-        uint64_t credit = room / (4 * (uint64_t)store->workers_attached);
+        uint64_t credit = room / (4 * (uint64_t)store_peek(&store->workers_attached));
         credit = credit < store_segment_bytes(store) / 2 ? credit : store_segment_bytes(store) / 2;
         worker->credit = credit > bytes ? credit - bytes : 0;
     }

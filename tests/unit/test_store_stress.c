@@ -24,6 +24,9 @@
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define PUTS  30000U
 #define SHIFT ((size_t)8 << 20)
+#elif defined(CRAB_YIELD)
+#define PUTS  20000U
+#define SHIFT ((size_t)8 << 20)
 #else
 #define PUTS  400000U
 #define SHIFT ((size_t)32 << 20)
