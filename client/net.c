@@ -17,10 +17,17 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #define NS_PER_MS 1000000U
+
+/* How soon a unix socket whose queue is full is asked again. */
+#define UNIX_RETRY_MS 5
+
+/* Room for a host and port in a message; a longer name is cut. */
+#define NET_PLACE_BYTES 300
 
 static uint64_t now_ns(void)
 {
@@ -129,16 +136,17 @@ static int finish_connect(int fd, struct net_deadline *deadline)
 }
 
 /* Connect to one address: 0 and *fd, or an errno. */
-static int connect_one(const struct addrinfo *address, struct net_deadline *deadline, int *fd)
+static int connect_one(const struct sockaddr *address, socklen_t len, struct net_deadline *deadline, int *fd)
 {
     int one = 1;
-    int made = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int made = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (made < 0)
         return errno;
-    int failed = connect(made, address->ai_addr, address->ai_addrlen) == 0 ? 0 : errno;
+    int failed = connect(made, address, len) == 0 ? 0 : errno;
     if (failed == EINPROGRESS || failed == EINTR)
         failed = finish_connect(made, deadline);
-    if (failed == 0 && setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
+    if (failed == 0 && address->sa_family != AF_UNIX &&
+        setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
         failed = errno;
     if (failed != 0) {
         (void)close(made);
@@ -158,9 +166,44 @@ static struct net_deadline share_of(struct net_deadline *deadline, int addresses
     return share;
 }
 
+/* Tell why nobody was reached; `place` for people. */
+static enum crab_status connect_failed(struct crab_failure *failure, int failed, const char *place)
+{
+    switch (failed) {
+    case ETIMEDOUT:
+        return net_fail(failure, CRAB_E_TIMEOUT, failed, "cannot connect to %s", place);
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        return net_fail(failure, CRAB_E_SYSTEM, failed, "cannot connect to %s", place);
+    default:
+        return net_fail(failure, CRAB_E_REFUSED, failed, "cannot connect to %s", place);
+    }
+}
+
+/* A unix socket answers at once; EAGAIN says that its queue is full, and there is no event to wait for. */
+static enum crab_status connect_unix(const char *path, struct net_deadline *deadline, int *fd,
+                                     struct crab_failure *failure)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return connect_failed(failure, ENAMETOOLONG, path);
+    memcpy(address.sun_path, path, strlen(path));
+    int failed;
+    while ((failed = connect_one((const struct sockaddr *)&address, sizeof address, deadline, fd)) == EAGAIN) {
+        if (left_ms(deadline) == 0)
+            return connect_failed(failure, ETIMEDOUT, path);
+        (void)poll(NULL, 0, UNIX_RETRY_MS);
+    }
+    return failed == 0 ? CRAB_OK : connect_failed(failure, failed, path);
+}
+
 enum crab_status net_connect(const char *host, uint16_t port, struct net_deadline *deadline, int *fd,
                              struct crab_failure *failure)
 {
+    if (host[0] == '/')
+        return connect_unix(host, deadline, fd, failure);
     struct addrinfo *list = NULL;
     if (deadline->timeout_ms != CRAB_NO_TIMEOUT)
         net_deadline_start(deadline);
@@ -172,22 +215,14 @@ enum crab_status net_connect(const char *host, uint16_t port, struct net_deadlin
     int failed = 0;
     for (const struct addrinfo *address = list; address != NULL; address = address->ai_next, left--) {
         struct net_deadline share = share_of(deadline, left);
-        failed = connect_one(address, &share, fd);
+        failed = connect_one(address->ai_addr, address->ai_addrlen, &share, fd);
         if (failed == 0)
             break;
     }
     freeaddrinfo(list);
-    switch (failed) {
-    case 0:
+    if (failed == 0)
         return CRAB_OK;
-    case ETIMEDOUT:
-        return net_fail(failure, CRAB_E_TIMEOUT, failed, "cannot connect to %s port %u", host, (unsigned)port);
-    case EMFILE:
-    case ENFILE:
-    case ENOBUFS:
-    case ENOMEM:
-        return net_fail(failure, CRAB_E_SYSTEM, failed, "cannot connect to %s port %u", host, (unsigned)port);
-    default:
-        return net_fail(failure, CRAB_E_REFUSED, failed, "cannot connect to %s port %u", host, (unsigned)port);
-    }
+    char place[NET_PLACE_BYTES];
+    (void)snprintf(place, sizeof place, "%s port %u", host, (unsigned)port);
+    return connect_failed(failure, failed, place);
 }

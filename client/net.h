@@ -43,8 +43,8 @@ enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, s
  *
  * Numeric addresses are tried without asking a name server.  The time that is left is shared among the addresses
  * that are left, so that one that drops packets does not use it up.
- * @param host name or numeric address
- * @param port TCP port
+ * @param host name or numeric address; one that begins with a slash is the path of a unix socket
+ * @param port TCP port; not looked at for a unix socket
  * @param deadline for everything together
  * @param[out] fd the connected socket: non-blocking, close-on-exec, without Nagle's delay
  * @param[out] failure filled on failure

@@ -1,42 +1,41 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line. Each flag has one function that reads its value into the configuration and says what is allowed
- * if it can't; a table binds name, function and that sentence, so that every complaint has the same form.
+ * The flags. Each has one function that reads its value into the configuration, and a sentence that says what is
+ * allowed; a table binds them to its name, so that every complaint has the same form wherever the flag stands.
  */
 #include "server/config.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
-#include <getopt.h>
-#include <inttypes.h>
-#include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "crabcache/wire.h"
+#include "server/config_flag.h"
 
 #define MIB ((size_t)1 << 20)
 #define MIN_MEMORY (8 * MIB)
 #define MAX_MEMORY ((size_t)16 << 40)
-#define MAX_THREADS 64U
+#define MAX_THREADS CONFIG_MAX_THREADS
 #define DEFAULT_STALL_S 60U
 #define DEFAULT_FIRST_S 60U
 #define MAX_TIMEOUT_S 86400U
 #define MAX_CONNECTIONS 1000000U
 
-/* Each worker needs this much of --memory, or its buffers would leave too little for those of clients. */
-#define MEMORY_PER_THREAD (2 * MIB)
-
 static const char help_text[] =
     "Usage: crabcache-server [FLAG]...\n"
     "An in-memory cache server that speaks the CrabCache protocol.\n"
     "\n"
-    "  --bind ADDRESS     IPv4 or IPv6 address to listen on; may be given up to 16 times\n"
-    "                     (default: 127.0.0.1)\n"
+    "  --bind ADDRESS     IPv4 or IPv6 address to listen on; may be given up to 16 times; other\n"
+    "                     than loopback only with --auth-file or --insecure (default: 127.0.0.1,\n"
+    "                     unless there is --unix)\n"
     "  --port PORT        TCP port, 0 to 65535; 0 takes a free one (default: 2722)\n"
+    "  --unix PATH        unix socket to listen on; may be given up to 16 times\n"
+    "  --unix-mode MODE   permissions of the unix sockets, octal (default: 0600)\n"
     "  --memory SIZE      hard limit for items, index and buffers, 8M to 16T; suffixes K, M, G\n"
     "                     and T are powers of 1024 (default: 1G)\n"
     "  --threads N        worker threads, 1 to 64, at most one per 2M of memory (default: one\n"
@@ -47,6 +46,7 @@ static const char help_text[] =
     "                     (default: 64M)\n"
     "  --auth-file FILE   users who may connect, one name:hash per line, with hashes of\n"
     "                     crypt(3); without it everyone may\n"
+    "  --insecure         allow addresses that others can reach without --auth-file\n"
     "  --stall-timeout SECONDS\n"
     "                     how long a client may stop in the middle of a request, or not read\n"
     "                     what waits for it, 1 to 86400; then it is closed (default: 60)\n"
@@ -61,12 +61,16 @@ static const char help_text[] =
     "                     memory allow (default: 0)\n"
     "  --pin yes|no       bind each worker to a CPU of its own (default: no)\n"
     "  --log-level LEVEL  error, warning, info or debug (default: info)\n"
+    "  --config FILE      read flags from FILE first, one `name = value` per line, without the\n"
+    "                     dashes; what the command line says wins\n"
+    "  --check-config     check flags, file and users, say what is wrong, and exit\n"
     "  --help             print this and exit\n"
     "  --version          print the version and exit\n"
     "\n"
     "When it is ready it prints one line with the addresses that it listens on. SIGTERM and\n"
     "SIGINT answer what was received and stop; a second one stops at once.\n"
-    "Exit status: 0 stopped as asked, 1 it could not start, 2 the command line is wrong.\n";
+    "Exit status: 0 stopped as asked, 1 it could not start, 2 the command line or the file of\n"
+    "--config is wrong.\n";
 
 const char *config_help(void)
 {
@@ -79,6 +83,15 @@ size_t config_buffer_bytes(size_t memory_bytes)
     if (bytes < MIB)
         return MIB;
     return bytes < 160 * MIB ? bytes : 160 * MIB;
+}
+
+bool config_is_loopback(const char *address)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, address, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, address, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
 /* ---------------------------------------------------------------------------------------------- values */
@@ -134,6 +147,40 @@ static bool set_bind(struct config *config, const char *value)
     if (config->bind_count == CONFIG_MAX_BINDS)
         return false;
     config->binds[config->bind_count++] = value;
+    return true;
+}
+
+static bool read_yes_no(const char *text, bool *yes)
+{
+    *yes = strcmp(text, "yes") == 0;
+    return *yes || strcmp(text, "no") == 0;
+}
+
+static bool is_printable(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (iscntrl((unsigned char)*text))
+            return false;
+    }
+    return true;
+}
+
+static bool set_unix(struct config *config, const char *value)
+{
+    if (value[0] == '\0' || strlen(value) >= sizeof((struct sockaddr_un *)NULL)->sun_path || !is_printable(value))
+        return false;
+    if (config->unix_count == CONFIG_MAX_UNIX)
+        return false;
+    config->unix_paths[config->unix_count++] = value;
+    return true;
+}
+
+static bool set_unix_mode(struct config *config, const char *value)
+{
+    size_t len = strlen(value);
+    if (len < 3 || len > 4 || strspn(value, "01234567") != len || (len == 4 && value[0] != '0'))
+        return false;
+    config->unix_mode = (unsigned)strtoul(value, NULL, 8);
     return true;
 }
 
@@ -199,6 +246,11 @@ static bool read_timeout(const char *value, uint64_t min_s, uint32_t *ms)
     return true;
 }
 
+static bool set_insecure(struct config *config, const char *value)
+{
+    return read_yes_no(value, &config->insecure);
+}
+
 static bool set_stall_timeout(struct config *config, const char *value)
 {
     return read_timeout(value, 1, &config->stall_ms);
@@ -225,8 +277,7 @@ static bool set_max_connections(struct config *config, const char *value)
 
 static bool set_pin(struct config *config, const char *value)
 {
-    config->pin = strcmp(value, "yes") == 0;
-    return config->pin || strcmp(value, "no") == 0;
+    return read_yes_no(value, &config->pin);
 }
 
 static bool set_log_level(struct config *config, const char *value)
@@ -234,18 +285,17 @@ static bool set_log_level(struct config *config, const char *value)
     return log_level_parse(value, &config->log_level);
 }
 
-static const struct flag {
-    const char *name;
-    bool (*set)(struct config *config, const char *value);
-    const char *allowed;
-} flags[] = {
+const struct config_flag config_flags[] = {
     {"bind", set_bind, "an IPv4 or IPv6 address such as 127.0.0.1 or ::1, at most 16 times"},
     {"port", set_port, "a number from 0 to 65535"},
+    {"unix", set_unix, "a path of 1 to 107 bytes, at most 16 times"},
+    {"unix-mode", set_unix_mode, "an octal mode from 000 to 777, such as 660"},
     {"memory", set_memory, "a size from 8M to 16T, such as 512M or 4G"},
     {"threads", set_threads, "a number from 1 to 64"},
     {"eviction", set_eviction, "evict or none"},
     {"max-value", set_max_value, "a size from 1 to 1G, such as 64M"},
     {"auth-file", set_auth_file, "the path of a file"},
+    {"insecure", set_insecure, "yes or no"},
     {"stall-timeout", set_stall_timeout, "a number of seconds from 1 to 86400"},
     {"first-request-timeout", set_first_request_timeout, "a number of seconds from 0 to 86400"},
     {"idle-timeout", set_idle_timeout, "a number of seconds from 0 to 86400"},
@@ -254,73 +304,14 @@ static const struct flag {
     {"log-level", set_log_level, "error, warning, info or debug"},
 };
 
-#define FLAGS (sizeof flags / sizeof flags[0])
-/* What getopt_long() returns; above every character, so that a short flag, of which there is none, is told apart. */
-#define OPTION_HELP 256
-#define OPTION_VERSION 257
-#define OPTION_FLAG 258 /* plus the index in flags */
+const size_t config_flag_count = sizeof config_flags / sizeof config_flags[0];
+static_assert(sizeof config_flags / sizeof config_flags[0] <= CONFIG_FLAGS_MAX, "room for every flag");
 
-static void set_options(struct option options[FLAGS + 3])
+void config_defaults(struct config *config)
 {
-    memset(options, 0, (FLAGS + 3) * sizeof options[0]);
-    for (size_t i = 0; i < FLAGS; i++)
-        options[i] = (struct option){flags[i].name, required_argument, NULL, OPTION_FLAG + (int)i};
-    options[FLAGS] = (struct option){"help", no_argument, NULL, OPTION_HELP};
-    options[FLAGS + 1] = (struct option){"version", no_argument, NULL, OPTION_VERSION};
-}
-
-static enum config_result wrong(char *message, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static enum config_result wrong(char *message, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(message, CONFIG_MESSAGE_BYTES, format, args);
-    va_end(args);
-    return CONFIG_WRONG;
-}
-
-/* A name that getopt_long() did not take, or one without its value. */
-static enum config_result bad_option(int kind, char **argv, char *message)
-{
-    if (optopt > 0 && optopt < OPTION_HELP)
-        return wrong(message, "-%c: there is no such flag; see --help", optopt);
-    const char *given = argv[optind - 1];
-    if (kind == ':')
-        return wrong(message, "%.200s: a value is missing; see --help", given);
-    return wrong(message, "%.200s: there is no such flag, or it takes no value; see --help", given);
-}
-
-static unsigned default_threads(size_t memory_bytes)
-{
-    cpu_set_t cpus;
-    unsigned threads = 1;
-    if (sched_getaffinity(0, sizeof cpus, &cpus) == 0)
-        threads = (unsigned)CPU_COUNT(&cpus);
-    size_t fitting = memory_bytes / MEMORY_PER_THREAD;
-    if (threads > MAX_THREADS)
-        threads = MAX_THREADS;
-    return threads < fitting ? threads : (unsigned)fitting;
-}
-
-static enum config_result complete(struct config *config, char *message)
-{
-    if (config->bind_count == 0)
-        config->binds[config->bind_count++] = "127.0.0.1";
-    if (config->threads == 0)
-        config->threads = default_threads(config->memory_bytes);
-    if (config->threads > config->memory_bytes / MEMORY_PER_THREAD)
-        return wrong(message, "--threads: %u do not fit --memory of %zuM: allowed is at most one per 2M",
-                     config->threads, config->memory_bytes / MIB);
-    return CONFIG_RUN;
-}
-
-enum config_result config_parse(int argc, char **argv, struct config *config, char *message)
-{
-    struct option options[FLAGS + 3];
-    set_options(options);
     *config = (struct config){
         .port = CRAB_DEFAULT_PORT,
+        .unix_mode = 0600,
         .memory_bytes = (size_t)1 << 30,
         .eviction = STORE_EVICT,
         .max_value = CRAB_DEFAULT_MAX_VALUE,
@@ -328,21 +319,16 @@ enum config_result config_parse(int argc, char **argv, struct config *config, ch
         .first_ms = DEFAULT_FIRST_S * 1000,
         .log_level = LOG_LEVEL_INFO,
     };
-    optind = 0; /* start anew, whoever used getopt before */
-    opterr = 0;
-    int option;
-    while ((option = getopt_long(argc, argv, "+:", options, NULL)) != -1) {
-        if (option == OPTION_HELP)
-            return CONFIG_HELP;
-        if (option == OPTION_VERSION)
-            return CONFIG_VERSION;
-        if (option < OPTION_FLAG)
-            return bad_option(option, argv, message);
-        const struct flag *flag = &flags[option - OPTION_FLAG];
-        if (!flag->set(config, optarg))
-            return wrong(message, "--%s: \"%.200s\" is not allowed: it takes %s", flag->name, optarg, flag->allowed);
-    }
-    if (optind < argc)
-        return wrong(message, "%.200s: only flags are allowed; see --help", argv[optind]);
-    return complete(config, message);
+}
+
+unsigned *config_times(struct config *config, const struct config_flag *flag)
+{
+    if (flag->set == set_bind)
+        return &config->bind_count;
+    return flag->set == set_unix ? &config->unix_count : NULL;
+}
+
+bool config_is_bare(const struct config_flag *flag)
+{
+    return flag->set == set_insecure;
 }

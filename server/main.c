@@ -9,29 +9,51 @@
 
 #include "crabcache/version.h"
 #include "server/config.h"
+#include "server/log.h"
 #include "server/server.h"
 
 /* Exit status of a wrong command line. */
 #define EXIT_USAGE 2
 
+static int run(const struct config *config)
+{
+    mallopt(M_ARENA_MAX, 2); /* small blocks only, few and pooled: more arenas would just hold memory */
+    struct log log = {.fd = STDERR_FILENO, .level = config->log_level};
+    return server_run(config, &log);
+}
+
+static int check(const struct config *config)
+{
+    struct log log = {.fd = STDERR_FILENO, .level = LOG_LEVEL_WARNING};
+    int status = server_check(config, &log);
+    if (status == EXIT_SUCCESS)
+        puts("the configuration is right");
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     struct config config;
     char message[CONFIG_MESSAGE_BYTES];
+    int status = EXIT_SUCCESS;
     switch (config_parse(argc, argv, &config, message)) {
     case CONFIG_HELP:
         fputs(config_help(), stdout);
-        return EXIT_SUCCESS;
+        break;
     case CONFIG_VERSION:
         printf("crabcache-server %s\n", CRAB_VERSION_STRING);
-        return EXIT_SUCCESS;
+        break;
     case CONFIG_WRONG:
         fprintf(stderr, "crabcache-server: %s\n", message);
-        return EXIT_USAGE;
+        status = EXIT_USAGE;
+        break;
+    case CONFIG_CHECK:
+        status = check(&config);
+        break;
     case CONFIG_RUN:
+        status = run(&config);
         break;
     }
-    mallopt(M_ARENA_MAX, 2); /* small blocks only, few and pooled: more arenas would just hold memory */
-    struct log log = {.fd = STDERR_FILENO, .level = config.log_level};
-    return server_run(&config, &log);
+    config_fini(&config);
+    return status;
 }

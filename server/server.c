@@ -7,7 +7,6 @@
  */
 #include "server/server.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -30,10 +29,9 @@
 #include "server/auth.h"
 #include "server/buf.h"
 #include "server/conn.h"
+#include "server/listen.h"
 #include "server/stats.h"
 #include "server/worker.h"
-
-#define BACKLOG 1024
 
 /* Connections accepted from one socket before the others, and signals, have their turn. */
 #define ACCEPT_BATCH 64
@@ -53,17 +51,10 @@
 /* At most this much of the buffers' budget goes to caches of free buffers. */
 #define CACHE_SHARE 16U
 
-/* A socket that listens, and its name for people. */
-struct listener {
-    int fd;
-    char name[INET6_ADDRSTRLEN + 10];
-};
-
 struct server {
     const struct config *config;
     const struct log *log;
-    struct listener listeners[CONFIG_MAX_BINDS];
-    unsigned listener_count;
+    struct listen_set listening;
     struct auth *auth;
     struct buf_budget budget;
     struct store *store;
@@ -77,101 +68,6 @@ struct server {
     bool pausing; /* accepting pauses: descriptors or memory ran out */
     bool full;    /* --max-connections is reached, and the log says so */
 };
-
-/* ------------------------------------------------------------------------------------------- listening */
-
-union address {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-};
-
-static socklen_t make_address(const char *text, uint16_t port, union address *address)
-{
-    memset(address, 0, sizeof *address);
-    if (inet_pton(AF_INET, text, &address->v4.sin_addr) == 1) {
-        address->v4.sin_family = AF_INET;
-        address->v4.sin_port = htons(port);
-        return sizeof address->v4;
-    }
-    inet_pton(AF_INET6, text, &address->v6.sin6_addr);
-    address->v6.sin6_family = AF_INET6;
-    address->v6.sin6_port = htons(port);
-    return sizeof address->v6;
-}
-
-static uint16_t port_of(int fd)
-{
-    union address address;
-    socklen_t len = sizeof address;
-    if (getsockname(fd, &address.any, &len) != 0)
-        return 0;
-    return ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
-}
-
-static int open_listener(const char *text, uint16_t port)
-{
-    union address address;
-    socklen_t len = make_address(text, port, &address);
-    int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -1;
-    int on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (address.any.sa_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
-    if (bind(fd, &address.any, len) != 0 || listen(fd, BACKLOG) != 0) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    return fd;
-}
-
-/* With port 0 the first address finds a free port, and the others take the same. */
-static bool listen_all(struct server *s)
-{
-    uint16_t port = s->config->port;
-    for (unsigned i = 0; i < s->config->bind_count; i++) {
-        const char *text = s->config->binds[i];
-        bool v6 = strchr(text, ':') != NULL;
-        struct listener *listener = &s->listeners[i];
-        listener->fd = open_listener(text, port);
-        if (listener->fd < 0) {
-            log_line(s->log, LOG_LEVEL_ERROR, "cannot listen on %s%s%s:%u: %m%s", v6 ? "[" : "", text, v6 ? "]" : "",
-                     (unsigned)port, errno == EADDRINUSE ? "; choose another --port, or 0 for a free one" : "");
-            return false;
-        }
-        s->listener_count++;
-        port = port_of(listener->fd);
-        snprintf(listener->name, sizeof listener->name, "%s%s%s:%u", v6 ? "[" : "", text, v6 ? "]" : "",
-                 (unsigned)port);
-    }
-    return true;
-}
-
-static bool is_loopback(const char *text)
-{
-    return strncmp(text, "127.", 4) == 0 || strcmp(text, "::1") == 0;
-}
-
-/* Without users everyone who reaches an address may read and write everything. */
-static void warn_if_open(const struct server *s)
-{
-    for (unsigned i = 0; i < s->config->bind_count; i++) {
-        if (s->auth == NULL && !is_loopback(s->config->binds[i]))
-            log_line(s->log, LOG_LEVEL_WARNING, "%s is open to everyone who can reach it: see --auth-file",
-                     s->listeners[i].name);
-    }
-}
-
-static void stop_listening(struct server *s)
-{
-    for (unsigned i = 0; i < s->listener_count; i++)
-        close(s->listeners[i].fd);
-    s->listener_count = 0;
-}
 
 /* ------------------------------------------------------------------------------------------- accepting */
 
@@ -287,12 +183,12 @@ static int read_signal(const struct server *s)
 /* Accept until a signal asks to stop. */
 static void serve(struct server *s)
 {
-    struct pollfd fds[CONFIG_MAX_BINDS + 1];
+    struct pollfd fds[LISTEN_MAX + 1];
     fds[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
-    for (unsigned i = 0; i < s->listener_count; i++)
-        fds[i + 1] = (struct pollfd){.fd = s->listeners[i].fd, .events = POLLIN};
+    for (unsigned i = 0; i < s->listening.count; i++)
+        fds[i + 1] = (struct pollfd){.fd = s->listening.at[i].fd, .events = POLLIN};
     for (;;) {
-        if (poll(fds, s->pausing ? 1 : s->listener_count + 1, s->pausing ? PAUSE_MS : -1) < 0)
+        if (poll(fds, s->pausing ? 1 : s->listening.count + 1, s->pausing ? PAUSE_MS : -1) < 0)
             continue; /* EINTR, or a shortage that passes */
         int signal_number = fds[0].revents != 0 ? read_signal(s) : 0;
         if (signal_number != 0) {
@@ -300,9 +196,9 @@ static void serve(struct server *s)
             return;
         }
         bool short_of = false;
-        for (unsigned i = 0; i < s->listener_count; i++) {
+        for (unsigned i = 0; i < s->listening.count; i++) {
             if (s->pausing || fds[i + 1].revents != 0)
-                short_of |= !accept_from(s, s->listeners[i].fd);
+                short_of |= !accept_from(s, s->listening.at[i].fd);
         }
         s->pausing = short_of;
     }
@@ -444,10 +340,18 @@ static bool make_workers(struct server *s)
 static void say_ready(const struct server *s)
 {
     printf("crabcache-server %s ready on ", CRAB_VERSION_STRING);
-    for (unsigned i = 0; i < s->listener_count; i++)
-        printf("%s%s", i == 0 ? "" : ", ", s->listeners[i].name);
+    for (unsigned i = 0; i < s->listening.count; i++)
+        printf("%s%s", i == 0 ? "" : ", ", s->listening.at[i].name);
     printf("\n");
     fflush(stdout);
+}
+
+int server_check(const struct config *config, const struct log *log)
+{
+    struct server s = {.config = config, .log = log};
+    bool good = load_users(&s);
+    auth_destroy(s.auth);
+    return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int server_run(const struct config *config, const struct log *log)
@@ -457,13 +361,12 @@ int server_run(const struct config *config, const struct log *log)
     raise_fd_limit();
     if (!take_signals(&s)) {
         log_line(log, LOG_LEVEL_ERROR, "cannot take signals: %m");
-    } else if (load_users(&s) && listen_all(&s) && make_store(&s) && make_workers(&s)) {
-        warn_if_open(&s);
+    } else if (load_users(&s) && listen_open(&s.listening, config, log) && make_store(&s) && make_workers(&s)) {
         say_ready(&s);
         serve(&s);
         status = EXIT_SUCCESS;
     }
-    stop_listening(&s);
+    listen_close(&s.listening);
     stop_workers(&s);
     for (unsigned i = 0; i < s.worker_count; i++)
         worker_destroy(s.workers[i]);

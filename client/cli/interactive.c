@@ -170,7 +170,10 @@ int interactive_run(struct session *session)
     int status = session_connect(session);
     if (status != CLI_OK)
         return status;
-    (void)snprintf(prompt, sizeof prompt, "%s:%u> ", session->options.host, (unsigned)session->options.port);
+    if (session->options.host[0] == '/')
+        (void)snprintf(prompt, sizeof prompt, "%s> ", session->options.host);
+    else
+        (void)snprintf(prompt, sizeof prompt, "%s:%u> ", session->options.host, (unsigned)session->options.port);
     rl_readline_name = "crabcache-cli";
     rl_attempted_completion_function = complete;
     using_history();

@@ -21,7 +21,7 @@ static const char help_head[] =
     "Talk to a CrabCache server. Without a command, commands are read from the standard input:\n"
     "with editing, history and completion if it is a terminal.\n"
     "\n"
-    "      --host HOST         name or address (default 127.0.0.1)\n"
+    "      --host HOST         name or address, or /path of a unix socket (default 127.0.0.1)\n"
     "  -p, --port PORT         TCP port (default 2722)\n"
     "      --timeout TIME      of each call, such as 500ms or 10s (default 5s)\n"
     "      --user NAME         authenticate; the secret comes from --secret-file or, without it,\n"

@@ -21,7 +21,7 @@ static const char help[] =
     "TRACE is a file of lines key,value_bytes, plain or xz-compressed; - is the standard input.\n"
     "\n"
     "Server\n"
-    "      --host HOST         name or address (default 127.0.0.1)\n"
+    "      --host HOST         name or address, or /path of a unix socket (default 127.0.0.1)\n"
     "  -p, --port PORT         TCP port (default 2722)\n"
     "      --timeout TIME      of each call, such as 500ms or 10s (default 30s)\n"
     "      --user NAME         authenticate; the secret comes from --secret-file or, without it,\n"

@@ -73,7 +73,7 @@ struct crab_allocator {
 
 /** @brief How to open a connection.  All zeros means the defaults. */
 struct crab_conn_options {
-    const char *host;        /**< Name or numeric address; NULL: "127.0.0.1". */
+    const char *host;        /**< Name or numeric address, or `/path` of a unix socket; NULL: "127.0.0.1". */
     const char *client_name; /**< Sent in HELLO for the server's logs, at most 255 bytes; NULL: "libcrabcache". */
     const char *user;        /**< With a name, AUTH is sent; NULL: no AUTH. */
     const void *secret;      /**< The secret of `user`; may be NULL if `secret_len` is 0. */

@@ -71,7 +71,7 @@ class Client:
     ) -> None:
         """Connect.
 
-        :param host: name or numeric address
+        :param host: name or numeric address, or the path of a unix socket, which begins with a slash
         :param port: TCP port
         :param timeout: seconds that a call may take to connect, and to get an answer; None waits without end.  An
             answer that begins in time may take as long again to arrive whole.

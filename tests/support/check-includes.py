@@ -61,8 +61,9 @@ LAYERS = (
     Layer("loop", ("server/worker.[ch]", "server/roster.[ch]", "server/conn.[ch]"),
           may=("crabcache/wire.h", "crabcache/version.h", "server/worker.h", "server/roster.h", "server/conn.h", "server/dispatch.h",
                "server/buf.h", "server/stats.h", "server/log.h")),
-    Layer("configuration", ("server/config.[ch]",),
-          may=("crabcache/wire.h", "crabcache/version.h", "server/config.h", "server/log.h", "server/store/store.h")),
+    Layer("configuration", ("server/config*.[ch]",),
+          may=("crabcache/wire.h", "crabcache/version.h", "server/config*.h", "server/log.h", "server/store/store.h")),
+    Layer("listening", ("server/listen.[ch]",), may=("server/config.h", "server/log.h")),
     Layer("whole server", ("server/server.[ch]", "server/main.c"),
           may=("crabcache/*.h", "server/*.h", "server/store/store.h")),
 )

@@ -6,9 +6,10 @@
 # without apt it prints the list and fails only if a tool that it knows how to look for is absent.
 set -euo pipefail
 
-run_packages=(gcc make libc6-dev pkg-config libxxhash-dev libedit-dev liblzma-dev libcrypt-dev)
+run_packages=(gcc make libc6-dev pkg-config libxxhash-dev libedit-dev liblzma-dev libcrypt-dev
+    libinih-dev)
 test_packages=(g++ libcmocka-dev clang libclang-rt-dev clang-tidy doxygen
-    python3 python3-pytest python3-hypothesis tshark xz-utils shellcheck pyflakes3 man-db openssl)
+    python3 python3-pytest python3-hypothesis tshark xz-utils shellcheck pyflakes3 man-db openssl strace)
 
 wanted=("${run_packages[@]}")
 case "${1:-}" in

@@ -43,13 +43,15 @@ wire = load_wire()
 class Peer:
     """A client's end of a connection: frames out, replies in, and nothing hidden."""
 
-    def __init__(self, address: tuple[str, int], receive_buffer: int | None = None) -> None:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    def __init__(self, address: tuple[str, int] | str, receive_buffer: int | None = None) -> None:
+        local = isinstance(address, str)  # the path of a unix socket
+        family = socket.AF_UNIX if local else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(TIMEOUT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not local:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.connect(address)
         self.buffer = bytearray()
 
@@ -113,9 +115,12 @@ class Server:
         if "ready on " not in self.ready_line:
             _, errors = self.process.communicate(timeout=TIMEOUT_S)
             raise RuntimeError(f"crabcache-server {flags} did not start: {errors.decode()}")
-        first = self.ready_line.split("ready on ")[1].strip().split(", ")[0]
-        host, port = first.rsplit(":", 1)
-        self.host, self.port = host.strip("[]"), int(port)
+        self.places = self.ready_line.split("ready on ")[1].strip().split(", ")
+        host, port = self.places[0].rsplit(":", 1)
+        if host == "unix":
+            self.host, self.port = port, 0
+        else:
+            self.host, self.port = host.strip("[]"), int(port)
 
     @property
     def pid(self) -> int:
@@ -123,7 +128,7 @@ class Server:
 
     def connect(self, receive_buffer: int | None = None) -> Peer:
         """A new connection."""
-        return Peer((self.host, self.port), receive_buffer)
+        return Peer((self.host, self.port) if self.port else self.host, receive_buffer)
 
     def rss(self) -> int:
         """Resident memory in bytes, pages of its program file left out."""

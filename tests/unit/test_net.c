@@ -12,9 +12,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -100,6 +103,74 @@ static void failures_to_connect_are_told_apart(void **state)
     assert_int_equal(open_to("256.1.1.1.invalid", port, 5000, &failure), CRAB_E_RESOLVE);
     assert_non_null(strstr(failure.text, "256.1.1.1.invalid"));
     assert_int_equal(failure.status, CRAB_E_RESOLVE);
+}
+
+/* Make a listener on a unix socket in a folder of its own. */
+static int listen_unix(char *path, size_t cap, int backlog)
+{
+    char folder[] = "/tmp/crabcache-net-XXXXXX";
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    assert_non_null(mkdtemp(folder));
+    assert_true(snprintf(path, cap, "%s/socket", folder) < (int)sizeof address.sun_path);
+    memcpy(address.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, backlog), 0);
+    return fd;
+}
+
+static void remove_unix(const char *path)
+{
+    char folder[128];
+    (void)snprintf(folder, sizeof folder, "%s", path);
+    *strrchr(folder, '/') = '\0';
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
+static void a_path_is_a_unix_socket(void **state)
+{
+    char path[128];
+    char too_long[200];
+    struct crab_failure failure;
+    struct crab_conn *conn = NULL;
+    (void)state;
+    int listener = listen_unix(path, sizeof path, 8);
+    struct crab_conn_options options = {.host = path, .no_hello = true, .timeout_ms = 200};
+    assert_int_equal(crab_conn_open(&options, &conn, NULL), CRAB_OK);
+    assert_true((fcntl(crab_conn_fd(conn), F_GETFL) & O_NONBLOCK) != 0);
+    crab_conn_close(conn);
+    (void)close(listener);
+    assert_int_equal(open_to(path, 0, 200, &failure), CRAB_E_REFUSED);
+    assert_int_equal(failure.system_error, ECONNREFUSED);
+    assert_non_null(strstr(failure.text, path));
+    remove_unix(path);
+    assert_int_equal(open_to(path, 0, 200, &failure), CRAB_E_REFUSED);
+    assert_int_equal(failure.system_error, ENOENT);
+    memset(too_long, '/', sizeof too_long - 1);
+    too_long[sizeof too_long - 1] = '\0';
+    assert_int_equal(open_to(too_long, 0, 200, &failure), CRAB_E_REFUSED);
+    assert_int_equal(failure.system_error, ENAMETOOLONG);
+}
+
+/* The deadline also holds where the queue of a unix socket stays full. */
+static void a_full_unix_socket_is_waited_for(void **state)
+{
+    char path[128];
+    struct crab_failure failure;
+    struct crab_conn *first = NULL;
+    (void)state;
+    int listener = listen_unix(path, sizeof path, 0);
+    struct crab_conn_options options = {.host = path, .no_hello = true};
+    assert_int_equal(crab_conn_open(&options, &first, NULL), CRAB_OK);
+    uint64_t start = now_ms();
+    assert_int_equal(open_to(path, 0, 150, &failure), CRAB_E_TIMEOUT);
+    uint64_t took = now_ms() - start;
+    assert_true(took >= 149 && took < 2000);
+    crab_conn_close(first);
+    (void)close(listener);
+    remove_unix(path);
 }
 
 static void one_deadline_covers_connect_and_hello(void **state)
@@ -279,6 +350,8 @@ int main(void)
         cmocka_unit_test(signals_do_not_move_a_deadline),
         cmocka_unit_test(a_socket_is_made_as_it_should),
         cmocka_unit_test(failures_to_connect_are_told_apart),
+        cmocka_unit_test(a_path_is_a_unix_socket),
+        cmocka_unit_test(a_full_unix_socket_is_waited_for),
         cmocka_unit_test(one_deadline_covers_connect_and_hello),
         cmocka_unit_test(nothing_is_ready_after_the_deadline),
         cmocka_unit_test(a_flood_does_not_outlast_the_deadline),

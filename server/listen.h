@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file
+ * @brief The sockets that the server listens on: TCP addresses and unix sockets.
+ *
+ * Where it stands: server.c opens them at the start, accepts from them, and closes them at the stop. Nothing here
+ * knows what is spoken on a connection.
+ *
+ * Invariants:
+ * - A unix socket has its permissions from the moment it exists, before anybody can connect.
+ * - A socket file is removed only if nobody listens on it (what a killed server left behind) or if it is ours. Two
+ *   servers that start at once on one path do not take it from each other: the folder is locked meanwhile.
+ */
+#ifndef CRABCACHE_SERVER_LISTEN_H
+#define CRABCACHE_SERVER_LISTEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/un.h>
+
+#include "server/config.h"
+
+struct log;
+
+/** Most sockets. */
+#define LISTEN_MAX (CONFIG_MAX_BINDS + CONFIG_MAX_UNIX)
+
+/** A socket that listens. */
+struct listener {
+    int fd;                /**< Non-blocking. */
+    bool local;            /**< A unix socket. */
+    const char *path;      /**< Of the file to remove at the end; borrowed of the configuration, or NULL. */
+    dev_t device;          /**< Of that file, */
+    ino_t inode;           /**< to know it again. */
+    char name[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 8]; /**< `ADDRESS:PORT` or `unix:PATH`. */
+};
+
+/** All of them. */
+struct listen_set {
+    struct listener at[LISTEN_MAX];
+    unsigned count;
+};
+
+/**
+ * @brief Open every socket that the configuration names.
+ * @param[out] set  all zero before; filled also on failure, with what was opened until then.
+ * @param config  borrowed for as long as the set.
+ * @param log  is told what does not work.
+ * @return whether all of them listen.
+ * @ownership The caller ends the set with listen_close(), whatever the result.
+ * @threads None besides the caller's may create files meanwhile: the umask of the process changes.
+ */
+bool listen_open(struct listen_set *set, const struct config *config, const struct log *log);
+
+/** @brief Close the sockets, and remove the files of those that are ours. The set is empty then. */
+void listen_close(struct listen_set *set);
+
+#endif
