@@ -66,7 +66,10 @@ static char *next_line(char *line, int cap, void *context)
         complain(r, "this file has no sections");
     if (r->wrong)
         return NULL;
-    return strcat(line, "\n"); /* there is room: one byte of cap was held back */
+    size_t len = strlen(line);
+    line[len] = '\n'; /* there is room: one byte of cap was held back */
+    line[len + 1] = '\0';
+    return line;
 }
 
 static int take(void *context, const char *section, const char *name, const char *value)
