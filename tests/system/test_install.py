@@ -13,7 +13,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/opt/crab"
-PROGRAMS = ("crabcache-server", "crabcache-cli", "crabcache-replay")
+PROGRAMS = ("crabcache-server", "crabcache-cli", "crabcache-replay", "crabcache-bench")
 
 EXAMPLE = r"""
 #include <crabcache/crabcache.h>
