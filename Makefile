@@ -85,11 +85,12 @@ UNIT_CXX    := $(wildcard tests/unit/test_*.cc)
 SUPPORT_SRC := $(wildcard tests/support/*.c)
 MEASURE_SRC := $(wildcard tests/bench/*.c)
 SIM_SRC     := $(wildcard tests/bench/sim/*.c)
+STORE_BENCH := $(wildcard tests/bench/store/*.c)
 FUZZ_SRC    := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_MAIN   := $(wildcard tests/fuzz/standalone.c)
 FUZZ_HELP   := $(filter-out $(FUZZ_SRC) $(FUZZ_MAIN),$(wildcard tests/fuzz/*.c))
 ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(UNIT_SRC) \
-               $(SUPPORT_SRC) $(MEASURE_SRC) $(SIM_SRC) $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
+               $(SUPPORT_SRC) $(MEASURE_SRC) $(SIM_SRC) $(STORE_BENCH) $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
 
 obj       = $(addprefix $(B)/obj/,$(addsuffix .o,$(1)))
 MAINS    := $(wildcard server/main.c client/cli/main.c client/replay/main.c client/bench/main.c)
@@ -231,6 +232,10 @@ $(B)/tests/bench/%: $(B)/obj/tests/bench/%.c.o $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $< $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
+$(B)/tests/bench/bench_store: $(call obj,$(STORE_BENCH)) $(PART_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
 $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(call obj,$(FUZZ_HELP)) $(PART_LIBS)
 	@test $(MODE) = fuzz || { echo "fuzz_$* needs MODE=fuzz"; exit 1; }
 	@mkdir -p $(@D)
@@ -311,9 +316,11 @@ $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
 
 # ---- measurements ---------------------------------------------------------------------------------------------------
 
-.PHONY: bench-codec sim
+.PHONY: bench-codec bench-store sim
 bench-codec: $(B)/tests/bench/bench_codec ## What the C codec costs: ns per message, decoded and encoded
 	@$<
+bench-store: $(B)/tests/bench/bench_store ## What the store costs: speed, memory, stalls; some minutes (BENCH_ARGS="--quick speed")
+	@$< $(BENCH_ARGS)
 sim: $(SIM) ## Build crabcache-sim, the simulator of eviction policies (tests/bench/sim/run-gate runs the whole table)
 
 # ---- lint and warnings ----------------------------------------------------------------------------------------------

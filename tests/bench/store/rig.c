@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/* A server's workers without sockets: what a connection does with dispatch, and the clocks. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/bench/store/bench.h"
+
+#define WORKERS 2U
+
+static void must(bool good, const char *what)
+{
+    if (!good) {
+        fprintf(stderr, "bench_store: %s\n", what);
+        abort();
+    }
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+}
+
+uint64_t cpu_ns(void)
+{
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+uint64_t wall_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+double resident_bytes(void)
+{
+    long pages = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    must(file != NULL && fscanf(file, "%ld %ld", &pages, &resident) == 2, "/proc/self/statm");
+    fclose(file);
+    return (double)resident * (double)sysconf(_SC_PAGESIZE);
+}
+
+void warm_memory(size_t bytes)
+{
+    uint8_t *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    must(at != MAP_FAILED, "no memory to warm");
+    madvise(at, bytes, MADV_HUGEPAGE);
+    for (size_t i = 0; i < bytes; i += 4096)
+        at[i] = 1;
+    munmap(at, bytes);
+}
+
+static uint64_t rig_now(void *context)
+{
+    const struct rig *rig = context;
+    return __atomic_load_n(&rig->now_ms, __ATOMIC_RELAXED);
+}
+
+void rig_init(struct rig *rig, size_t memory, enum store_eviction eviction, bool fake_clock)
+{
+    *rig = (struct rig){.now_ms = 1000};
+    struct store_config config = {.memory_bytes = memory, .eviction = eviction, .max_workers = WORKERS + 1,
+                                  .now_ms = fake_clock ? rig_now : NULL, .now_context = rig};
+    must(store_create(&config, &rig->store) == 0, "store_create");
+    must(stats_init(&rig->stats, WORKERS) == 0, "stats_init");
+    buf_budget_init(&rig->budget, (size_t)16 << 20);
+    rig->stats.store = rig->store;
+    rig->stats.budget = &rig->budget;
+    rig->stats.eviction = eviction == STORE_EVICT ? "evict" : "none";
+}
+
+void rig_fini(struct rig *rig)
+{
+    stats_fini(&rig->stats);
+    store_destroy(rig->store);
+}
+
+void rig_attach(struct rig_worker *worker, struct rig *rig, unsigned number)
+{
+    *worker = (struct rig_worker){.rig = rig, .out_bytes = malloc(DISPATCH_OUT_BYTES)};
+    must(worker->out_bytes != NULL, "memory");
+    buf_pool_init(&worker->pool, &rig->budget, 0);
+    buf_out_init(&worker->out, worker->out_bytes, DISPATCH_OUT_BYTES, worker->refs);
+    struct dispatch_config config = {.store = rig->store,
+                                     .stats = &rig->stats,
+                                     .counters = &rig->stats.workers[number],
+                                     .pool = &worker->pool,
+                                     .max_value = 1U << 20};
+    must(dispatch_create(&config, &worker->dispatch) == 0, "dispatch_create");
+}
+
+void rig_detach(struct rig_worker *worker)
+{
+    dispatch_destroy(worker->dispatch);
+    buf_pool_fini(&worker->pool);
+    free(worker->out_bytes);
+}
+
+size_t rig_run(struct rig_worker *worker, const uint8_t *bytes, size_t len)
+{
+    size_t replies = 0;
+    while (len != 0) {
+        struct dispatch_result result;
+        dispatch_run(worker->dispatch, &worker->session, bytes, len, &worker->out, &result);
+        must(result.consumed != 0 && result.next != DISPATCH_CLOSE, "a request was not answered");
+        bytes += result.consumed;
+        len -= result.consumed;
+        replies += worker->out.len;
+        buf_out_drop(&worker->out, dispatch_releaser(worker->dispatch));
+        buf_out_reset(&worker->out);
+    }
+    dispatch_quiesce(worker->dispatch);
+    return replies;
+}
+
+uint64_t rig_run_stream(struct rig_worker *worker, const struct stream *stream)
+{
+    const uint8_t *at = stream->bytes;
+    uint64_t from = cpu_ns();
+    for (size_t i = 0; i < stream->batches; i++) {
+        rig_run(worker, at, stream->ends[i]);
+        at += stream->ends[i];
+    }
+    return cpu_ns() - from;
+}
+
+void rig_fill(struct rig_worker *worker, uint64_t first, uint64_t items, size_t value_len, uint64_t ttl_ms)
+{
+    static uint8_t batch[BATCH * (MAX_VALUE + 64)];
+    for (uint64_t id = 0; id < items;) {
+        size_t len = 0;
+        for (unsigned i = 0; i < BATCH && id < items; i++)
+            len += encode_put(batch + len, first + id++, value_len, ttl_ms);
+        rig_run(worker, batch, len);
+    }
+}
