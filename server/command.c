@@ -203,7 +203,7 @@ static void do_get(struct command *c, const struct crab_req_get *m)
         reply_result(c, result);
     /* The reply has the bytes, or a pin on them. A view that lasted longer would stand in the way of writes, which
      * may need just that memory. */
-    store_quiesce(c->env->worker);
+    store_release_views(c->env->worker);
 }
 
 static void do_del(struct command *c, const struct crab_req_del *m)

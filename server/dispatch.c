@@ -25,6 +25,10 @@
 
 #define BATCH 64U
 
+/* How much of an item is prefetched: what of its value a GET will copy, and its key, for comparing. */
+#define PREFETCH_VALUE 64U
+#define PREFETCH_KEY   256U
+
 /* What requests cost that take longer than most; see DISPATCH_TURN_COST. */
 #define STATS_COST 16U
 #define FLUSH_COST 64U
@@ -195,8 +199,12 @@ static void prefetch_batch(struct dispatch *d, unsigned count)
         store_prefetch_index(d->env.store, entry->key.hash);
     }
     for (unsigned i = 0; i < count; i++) {
-        if (d->batch[i].key.len != 0)
-            store_prefetch_item(d->env.store, d->batch[i].key.hash);
+        const struct entry *entry = &d->batch[i];
+        size_t wanted = entry->key.len < PREFETCH_KEY ? entry->key.len : PREFETCH_KEY;
+        if (entry->request.head.op == CRAB_OP_GET)
+            wanted += PREFETCH_VALUE;
+        if (entry->key.len != 0)
+            store_prefetch_item(d->env.store, entry->key.hash, wanted);
     }
 }
 

@@ -165,8 +165,11 @@ struct store_key store_key(const struct store *store, const uint8_t *data, size_
 /** @brief First of two prefetch steps: the key's place in the index. */
 void store_prefetch_index(const struct store *store, uint64_t hash);
 
-/** @brief Second step, some tens of nanoseconds later: the item that the index names. */
-void store_prefetch_item(const struct store *store, uint64_t hash);
+/**
+ * @brief Second step, some tens of nanoseconds later: the item that the index names.
+ * @param bytes  of its key and value that will be looked at; a few lines at the most are worth it.
+ */
+void store_prefetch_item(const struct store *store, uint64_t hash, size_t bytes);
 
 /**
  * @brief Look a key up.
@@ -237,6 +240,12 @@ void store_unpin(struct store_worker *worker, uint64_t pin);
  *        Until its next operation the worker holds up nothing.
  */
 void store_quiesce(struct store_worker *worker);
+
+/**
+ * @brief The worker holds no views any more, but will go on at once: cheaper than store_quiesce(), between requests.
+ *        What is retired may wait for the worker's next write or store_quiesce().
+ */
+void store_release_views(struct store_worker *worker);
 
 /** @brief store_quiesce(), by the name of what it is before a sleep. */
 void store_worker_offline(struct store_worker *worker);

@@ -14,6 +14,7 @@
 
 #define SWEEP_INTERVAL_MS 1000U
 #define LARGE_AT_ONCE     64U
+#define DEAD_AT_ONCE      16U /* Dead items are passed over so much faster. */
 
 struct entry {
     uint8_t *at;
@@ -177,14 +178,19 @@ static unsigned gather(const struct store *store, uint32_t segment, uint32_t *at
 {
     uint64_t start = store_segment_location(store, segment);
     unsigned count = 0;
-    while (*at < used && count < items) {
+    for (unsigned looked = 0; *at < used && count < items && looked < items * DEAD_AT_ONCE; looked++) {
         uint8_t *byte = store_at(store, start + *at);
-        if ((*byte & ITEM_PADDING) != 0) {
+        if ((store_item_flags_at(byte) & ITEM_PADDING) != 0) {
             ++*at;
             continue;
         }
-        uint32_t key_len, value_len, head = store_item_head_bytes(*byte);
+        uint8_t flags = store_item_flags_at(byte);
+        uint32_t key_len, value_len, head = store_item_head_bytes(flags);
         store_item_lengths(byte, &key_len, &value_len);
+        if ((flags & ITEM_DEAD) != 0) {
+            *at += head + key_len + value_len;
+            continue;
+        }
         entries[count] = (struct entry){.at = byte, .location = start + *at};
         entries[count].hash = store_hash(store, byte + head, key_len);
         store_prefetch_index(store, entries[count++].hash);

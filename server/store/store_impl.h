@@ -58,6 +58,18 @@
 #define store_poke(p, v)     __atomic_store_n(p, v, __ATOMIC_RELAXED)
 #define store_count(p, n)    __atomic_store_n(p, __atomic_load_n(p, __ATOMIC_RELAXED) + (n), __ATOMIC_RELAXED)
 
+/** @brief Between two looks at a word that another thread is about to change. */
+static inline void store_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+    __asm__ volatile("yield" ::: "memory");
+#else
+    __asm__ volatile("" ::: "memory");
+#endif
+}
+
 /* ---- the parts ---- */
 
 struct store_bucket {

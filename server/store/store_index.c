@@ -56,16 +56,27 @@ void store_prefetch_index(const struct store *store, uint64_t hash)
     __builtin_prefetch(home_of(store, hash));
 }
 
-void store_prefetch_item(const struct store *store, uint64_t hash)
+/*
+ * Which slots of a bucket have a hash's tag, as bits. Not one branch for each slot: which it is nobody can predict.
+ * Empty slots may be among them.
+ */
+static inline unsigned slots_tagged(const struct store_bucket *bucket, uint64_t hash)
+{
+    unsigned tagged = 0;
+    for (unsigned i = 0; i < STORE_SLOTS; i++)
+        tagged |= (unsigned)(((store_peek(&bucket->slot[i]) ^ hash) & STORE_TAG_MASK) == 0) << i;
+    return tagged;
+}
+
+void store_prefetch_item(const struct store *store, uint64_t hash, size_t bytes)
 {
     const struct store_bucket *bucket = home_of(store, hash);
-    for (unsigned i = 0; i < STORE_SLOTS; i++) {
-        uint64_t slot = store_peek(&bucket->slot[i]);
-        if (((slot ^ hash) & STORE_TAG_MASK) == 0 && slot != 0) {
-            const uint8_t *item = store_at(store, store_slot_location(slot));
-            __builtin_prefetch(item);
-            __builtin_prefetch(item + 64);
-        }
+    for (unsigned tagged = slots_tagged(bucket, hash); tagged != 0; tagged &= tagged - 1) {
+        uint64_t slot = store_peek(&bucket->slot[__builtin_ctz(tagged)]);
+        const uint8_t *item = store_at(store, store_slot_location(slot)), *end = item + ITEM_LEAST_HEAD + bytes - 1;
+        for (const uint8_t *at = item; at < end; at += 64)
+            __builtin_prefetch(at);
+        __builtin_prefetch(end);
     }
 }
 
@@ -77,7 +88,8 @@ uint64_t store_index_get(const struct store *store, const struct store_key *key,
         struct store_bucket *bucket = home;
         uint64_t link = control;
         for (unsigned chain = 0; chain <= STORE_CHAIN_MAX; chain++) {
-            for (unsigned i = 0; i < STORE_SLOTS; i++) {
+            for (unsigned tagged = slots_tagged(bucket, key->hash); tagged != 0; tagged &= tagged - 1) {
+                unsigned i = (unsigned)__builtin_ctz(tagged);
                 uint64_t value = store_load(&bucket->slot[i]);
                 if (((value ^ key->hash) & STORE_TAG_MASK) != 0 || value == 0)
                     continue;
@@ -113,7 +125,7 @@ static void lock_bucket(struct store_bucket *bucket)
         if (spins % 64 == 0)
             sched_yield();
         else
-            __builtin_ia32_pause();
+            store_pause();
     }
 }
 
@@ -155,17 +167,17 @@ void store_index_find(struct store *store, const struct store_key *key, struct s
     *found = (struct store_found){.home = bucket};
     for (;;) {
         found->last = bucket;
-        for (unsigned i = 0; i < STORE_SLOTS; i++) {
-            uint64_t value = store_load(&bucket->slot[i]);
-            if (value == 0) {
-                found->hole = found->hole == NULL ? &bucket->slot[i] : found->hole;
-            } else if (((value ^ key->hash) & STORE_TAG_MASK) == 0 &&
-                       store_item_has_key(store_at(store, store_slot_location(value)), key->data, key->len)) {
-                found->slot = &bucket->slot[i];
+        for (unsigned tagged = slots_tagged(bucket, key->hash); tagged != 0; tagged &= tagged - 1) {
+            uint64_t *slot = &bucket->slot[__builtin_ctz(tagged)];
+            uint64_t value = store_load(slot);
+            if (value != 0 && store_item_has_key(store_at(store, store_slot_location(value)), key->data, key->len)) {
+                found->slot = slot;
                 found->value = value;
                 return;
             }
         }
+        for (unsigned i = 0; i < STORE_SLOTS && found->hole == NULL; i++)
+            found->hole = store_peek(&bucket->slot[i]) == 0 ? &bucket->slot[i] : NULL;
         bucket = store_overflow_of(store, store_peek(&bucket->control));
         if (bucket == NULL)
             return;
@@ -193,7 +205,7 @@ static void lock_word(uint32_t *word)
         if (spins % 64 == 0)
             sched_yield();
         else
-            __builtin_ia32_pause();
+            store_pause();
     }
 }
 
@@ -306,7 +318,7 @@ static unsigned choose_movers(const struct store *store, struct store_bucket *ho
         const uint8_t *item = store_at(store, store_slot_location(store_load(slots[i])));
         uint32_t key_len, value_len;
         store_item_lengths(item, &key_len, &value_len);
-        if ((store_hash(store, item + store_item_head_bytes(item[0]), key_len) & bit) != 0)
+        if ((store_hash(store, item + store_item_head_bytes(store_item_flags_at(item)), key_len) & bit) != 0)
             from[movers++] = slots[i];
     }
     return movers;

@@ -11,8 +11,9 @@
  * An item without an expiry may start anywhere. One with an expiry is preceded by up to 7 padding bytes, each
  * ITEM_PADDING, which no flags byte can be; so a segment can be walked from its start.
  *
- * Invariants: after an item was published, only its expiry changes, by one atomic store. Version 0 means
- * that the item's place gives its version.
+ * Invariants: after an item was published, only its expiry changes, by one atomic store, and ITEM_DEAD is set when no
+ * slot names it any more; so the flags byte is always read atomically. Version 0 means that the item's place gives its
+ * version.
  */
 #ifndef CRABCACHE_STORE_ITEM_H
 #define CRABCACHE_STORE_ITEM_H
@@ -27,7 +28,11 @@
 #define ITEM_EXPIRY    0x02U
 #define ITEM_VERSION   0x04U
 #define ITEM_APP_FLAGS 0x08U
+#define ITEM_DEAD      0x40U /**< A hint for who walks the segment: it can be unnamed without. */
 #define ITEM_PADDING   0x80U
+
+/** Bytes of the shortest header. */
+#define ITEM_LEAST_HEAD 4U
 
 /** Most bytes that an item takes besides its key and its value, padding included. */
 #define ITEM_MOST_EXTRA (8U + 8U + 8U + 4U + 7U)
@@ -47,6 +52,18 @@ struct store_item {
 static inline bool store_item_is_wide(uint32_t key_len, uint64_t value_len)
 {
     return key_len > UINT8_MAX || value_len > UINT16_MAX;
+}
+
+/** @brief The flags of a published item. */
+static inline uint8_t store_item_flags_at(const uint8_t *at)
+{
+    return __atomic_load_n(at, __ATOMIC_RELAXED);
+}
+
+/** @brief No slot names it any more. Called once, by who emptied the slot. */
+static inline void store_item_kill(uint8_t *at)
+{
+    __atomic_store_n(at, (uint8_t)(store_item_flags_at(at) | ITEM_DEAD), __ATOMIC_RELAXED);
 }
 
 /** @brief Bytes of the header and of the fields that the flags announce. */
@@ -81,13 +98,13 @@ static inline uint32_t store_item_padding(const struct store_item *item, uint64_
 /** @brief The lengths of an item, without looking at the rest. */
 static inline void store_item_lengths(const uint8_t *at, uint32_t *key_len, uint32_t *value_len)
 {
-    uint32_t word;
-    memcpy(&word, at, sizeof(word));
-    if ((word & ITEM_WIDE) == 0) {
-        *key_len = word >> 8 & 0xff;
-        *value_len = word >> 16;
+    uint16_t half;
+    memcpy(&half, at + 2, sizeof(half));
+    if ((store_item_flags_at(at) & ITEM_WIDE) == 0) {
+        *key_len = at[1];
+        *value_len = half;
     } else {
-        *key_len = word >> 16;
+        *key_len = half;
         memcpy(value_len, at + 4, sizeof(*value_len));
     }
 }
@@ -95,9 +112,23 @@ static inline void store_item_lengths(const uint8_t *at, uint32_t *key_len, uint
 /** @brief Where an item's expiry lies, or NULL. */
 static inline uint64_t *store_item_expiry(uint8_t *at)
 {
-    if ((at[0] & ITEM_EXPIRY) == 0)
+    uint8_t flags = store_item_flags_at(at);
+    if ((flags & ITEM_EXPIRY) == 0)
         return NULL;
-    return (uint64_t *)(void *)(at + ((at[0] & ITEM_WIDE) != 0 ? 8 : 4));
+    return (uint64_t *)(void *)(at + ((flags & ITEM_WIDE) != 0 ? 8 : 4));
+}
+
+/** @brief Are these bytes the same? Most keys are short: for those no call is worth it. */
+static inline bool store_same_bytes(const uint8_t *a, const uint8_t *b, uint32_t len)
+{
+    uint64_t a0, a1, b0, b1;
+    if (len < 8 || len > 16)
+        return memcmp(a, b, len) == 0;
+    memcpy(&a0, a, 8);
+    memcpy(&b0, b, 8);
+    memcpy(&a1, a + len - 8, 8);
+    memcpy(&b1, b + len - 8, 8);
+    return ((a0 ^ b0) | (a1 ^ b1)) == 0;
 }
 
 /** @brief Is this the item of a key? */
@@ -105,14 +136,15 @@ static inline bool store_item_has_key(const uint8_t *at, const uint8_t *key, uin
 {
     uint32_t key_len, value_len;
     store_item_lengths(at, &key_len, &value_len);
-    return key_len == len && memcmp(at + store_item_head_bytes(at[0]), key, len) == 0;
+    return key_len == len && store_same_bytes(at + store_item_head_bytes(store_item_flags_at(at)), key, len);
 }
 
 /** @brief Take an item apart. @return its bytes. */
 static inline uint64_t store_item_read(uint8_t *at, struct store_item *item)
 {
+    uint8_t flags = store_item_flags_at(at);
     const uint64_t *expiry = store_item_expiry(at);
-    const uint8_t *field = at + ((at[0] & ITEM_WIDE) != 0 ? 8 : 4);
+    const uint8_t *field = at + ((flags & ITEM_WIDE) != 0 ? 8 : 4);
     store_item_lengths(at, &item->key_len, &item->value_len);
     item->has_expiry = expiry != NULL;
     item->expiry = UINT64_MAX;
@@ -122,11 +154,11 @@ static inline uint64_t store_item_read(uint8_t *at, struct store_item *item)
         item->expiry = __atomic_load_n(expiry, __ATOMIC_RELAXED);
         field += 8;
     }
-    if ((at[0] & ITEM_VERSION) != 0) {
+    if ((flags & ITEM_VERSION) != 0) {
         memcpy(&item->version, field, 8);
         field += 8;
     }
-    if ((at[0] & ITEM_APP_FLAGS) != 0) {
+    if ((flags & ITEM_APP_FLAGS) != 0) {
         memcpy(&item->app_flags, field, 4);
         field += 4;
     }
@@ -162,6 +194,10 @@ static inline void store_item_write(uint8_t *at, const struct store_item *item)
     if ((flags & ITEM_APP_FLAGS) != 0) {
         memcpy(field, &item->app_flags, 4);
         field += 4;
+    }
+    if (item->value == item->key + item->key_len) { /* As in a frame, and in an item that is copied. */
+        memcpy(field, item->key, (size_t)item->key_len + item->value_len);
+        return;
     }
     memcpy(field, item->key, item->key_len);
     if (item->value_len != 0)

@@ -147,7 +147,9 @@ static bool publish(struct store_worker *worker, struct draft *draft, struct sto
         freq = 1; /* Else it would go before all those that were there already and have been read. */
     slot = (draft->key->hash & STORE_TAG_MASK) | freq * STORE_FREQ_ONE | (draft->seen ? STORE_SEEN : 0) |
            draft->place.location;
-    old.location = store_slot_location(__atomic_exchange_n(to, slot, __ATOMIC_ACQ_REL));
+    /* Readers may raise what stands there meanwhile, but they never change where it points. */
+    old.location = store_slot_location(store_peek(to));
+    store_publish(to, slot);
     if (old.location != 0) {
         struct store_item item;
         old.bytes = store_item_read(store_at(store, old.location), &item);

@@ -33,6 +33,11 @@ void store_quiesce(struct store_worker *worker)
     store_publish(&worker->epoch, (uint64_t)0);
 }
 
+void store_release_views(struct store_worker *worker)
+{
+    worker->has_views = false; /* Its writes do the rest: store_refresh(). */
+}
+
 void store_worker_offline(struct store_worker *worker)
 {
     store_quiesce(worker);

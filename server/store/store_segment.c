@@ -14,6 +14,7 @@
 #include "server/store/store_impl.h"
 
 #define RECLAIM_AT_ONCE 64U
+#define WRITE_AHEAD     512U /* Bytes before an open segment's end that are fetched for writing. */
 
 /* ---- lists; the mutex is held ---- */
 
@@ -187,6 +188,20 @@ void store_segment_place(const struct store *store, const struct store_writer *w
     assert(open->used + padding + place->bytes <= store_segment_bytes(store));
 }
 
+/*
+ * The next items will be written here. A store that waits for its line does not stop a processor by itself, but the
+ * next lock does, as it waits for all stores before it.
+ */
+static void prefetch_ahead(const struct store *store, const struct store_place *place, uint32_t used)
+{
+    uint32_t from = used - (uint32_t)place->bytes + WRITE_AHEAD, to = used + WRITE_AHEAD;
+    if (to >= store_segment_bytes(store))
+        return;
+    const uint8_t *start = store_at(store, store_segment_location(store, place->segment));
+    for (uint32_t at = from & ~63U; at < to; at += 64)
+        __builtin_prefetch(start + at, 1);
+}
+
 void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
                         uint64_t expiry)
 {
@@ -197,6 +212,7 @@ void store_segment_keep(struct store *store, struct store_writer *writer, const 
         store_count(&segment->padding, place->padding);
     }
     open->used += place->padding + (uint32_t)place->bytes;
+    prefetch_ahead(store, place, open->used);
     store_count(&segment->items, 1U);
     /* Who sweeps resets min_expiry, then reads `used`: either it sees the item, or we see the reset. */
     __atomic_store_n(&segment->used, open->used, expiry == STORE_NEVER ? __ATOMIC_RELEASE : __ATOMIC_SEQ_CST);
@@ -215,11 +231,13 @@ uint64_t store_segment_live(const struct store_segment *segment)
 
 void store_release(struct store *store, uint64_t location, uint64_t bytes)
 {
-    if (store_is_large(store, location))
+    if (store_is_large(store, location)) {
         store_large_retire(store, store_page_of(store, location));
-    else
-        __atomic_fetch_add(&store->segments[store_segment_of(store, location)].dead, (uint64_t)1 << 32 | bytes,
-                           __ATOMIC_ACQ_REL);
+        return;
+    }
+    store_item_kill(store_at(store, location));
+    __atomic_fetch_add(&store->segments[store_segment_of(store, location)].dead, (uint64_t)1 << 32 | bytes,
+                       __ATOMIC_ACQ_REL);
 }
 
 void store_segment_retire(struct store *store, uint32_t segment)

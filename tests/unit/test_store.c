@@ -105,10 +105,10 @@ static void test_put_get_delete(void **state)
     expect(&f, "a", "a longer value than before");
     struct store_key a = key_of(&f, "a");
     store_prefetch_index(f.store, a.hash);
-    store_prefetch_item(f.store, a.hash);
+    store_prefetch_item(f.store, a.hash, 64);
     assert_int_equal(store_delete(f.worker, &a), STORE_OK);
     assert_int_equal(store_delete(f.worker, &a), STORE_ABSENT);
-    store_prefetch_item(f.store, a.hash);
+    store_prefetch_item(f.store, a.hash, 64);
     expect_absent(&f, "a");
     struct store_stats stats = stats_of(&f);
     assert_int_equal(stats.items, 2);
