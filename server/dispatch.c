@@ -29,6 +29,9 @@
 #define PREFETCH_VALUE 64U
 #define PREFETCH_KEY   256U
 
+/* How many requests ahead of its turn each of the last two steps of a prefetch is. */
+#define LEAD 12U
+
 /* What requests cost that take longer than most; see DISPATCH_TURN_COST. */
 #define STATS_COST 16U
 #define FLUSH_COST 64U
@@ -46,12 +49,13 @@ struct entry {
     struct store_key key;
     uint64_t size;  /* of the whole frame; 0: the stream ends here */
     uint16_t error; /* of the decoder, or 0 */
+    uint16_t look_again; /* bytes to prefetch of an item that was not where most are, or 0 */
 };
 
 struct dispatch {
     struct command_env env;
     struct buf_releaser releaser;
-    struct entry batch[BATCH];
+    struct entry batch[BATCH + 2 * LEAD];
 };
 
 /* -------------------------------------------------------------------------------------------- lifetime */
@@ -186,6 +190,22 @@ static unsigned decode_batch(struct dispatch *d, const uint8_t *in, size_t len, 
     return count;
 }
 
+/* One step for a request whose turn comes 2 * LEAD or LEAD requests later, so that memory is waited for meanwhile. */
+static void look_ahead(struct dispatch *d, unsigned at, unsigned count)
+{
+    struct entry *entry = &d->batch[at];
+    if (at < count && entry->key.len != 0) {
+        size_t wanted = entry->key.len < PREFETCH_KEY ? entry->key.len : PREFETCH_KEY;
+        wanted += entry->request.head.op == CRAB_OP_GET ? PREFETCH_VALUE : 0;
+        entry->look_again = store_prefetch_item(d->env.store, entry->key.hash, wanted) ? 0 : (uint16_t)wanted;
+    }
+    if (at < LEAD || at >= count + LEAD)
+        return;
+    entry -= LEAD;
+    if (entry->key.len != 0 && entry->look_again != 0)
+        store_prefetch_overflow(d->env.store, entry->key.hash, entry->look_again);
+}
+
 static void prefetch_batch(struct dispatch *d, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
@@ -198,14 +218,8 @@ static void prefetch_batch(struct dispatch *d, unsigned count)
         entry->key = store_key(d->env.store, key->data, key->len);
         store_prefetch_index(d->env.store, entry->key.hash);
     }
-    for (unsigned i = 0; i < count; i++) {
-        const struct entry *entry = &d->batch[i];
-        size_t wanted = entry->key.len < PREFETCH_KEY ? entry->key.len : PREFETCH_KEY;
-        if (entry->request.head.op == CRAB_OP_GET)
-            wanted += PREFETCH_VALUE;
-        if (entry->key.len != 0)
-            store_prefetch_item(d->env.store, entry->key.hash, wanted);
-    }
+    for (unsigned i = 0; i < 2 * LEAD; i++)
+        look_ahead(d, i, count);
 }
 
 static unsigned cost_of(const struct dispatch *d, const struct entry *entry)
@@ -294,6 +308,7 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
         prefetch_batch(dispatch, count);
         for (unsigned i = 0; i < count; i++) {
             const struct entry *entry = &dispatch->batch[i];
+            look_ahead(dispatch, i + 2 * LEAD, count);
             if (spent >= DISPATCH_TURN_COST || !has_room(out, entry->request.head.op)) {
                 result->next = spent >= DISPATCH_TURN_COST ? DISPATCH_TURN : DISPATCH_OUTPUT;
                 return;

@@ -168,8 +168,12 @@ void store_prefetch_index(const struct store *store, uint64_t hash);
 /**
  * @brief Second step, some tens of nanoseconds later: the item that the index names.
  * @param bytes  of its key and value that will be looked at; a few lines at the most are worth it.
+ * @return false if the key was not where most keys are: store_prefetch_overflow() is worth its while.
  */
-void store_prefetch_item(const struct store *store, uint64_t hash, size_t bytes);
+bool store_prefetch_item(const struct store *store, uint64_t hash, size_t bytes);
+
+/** @brief Third step, for one key in ten or so: the item, of which the place in the index was prefetched only now. */
+void store_prefetch_overflow(const struct store *store, uint64_t hash, size_t bytes);
 
 /**
  * @brief Look a key up.
