@@ -117,7 +117,7 @@ PART_LIBS := $(if $(SUPPORT_SRC),$(B)/parts/support.a) $(if $(call not_main,$(SE
 PART_LINK  = -Wl,--start-group $(filter %.a,$^) -Wl,--end-group
 
 UNIT_BINS  := $(patsubst %.c,$(B)/%,$(UNIT_SRC)) $(patsubst %.cc,$(B)/%,$(UNIT_CXX))
-MEASURE_BINS := $(patsubst %.c,$(B)/%,$(MEASURE_SRC))
+MEASURE_BINS := $(patsubst %.c,$(B)/%,$(MEASURE_SRC)) $(B)/tests/bench/bench_store
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
 FUZZ_BINS  := $(addprefix $(B)/tests/fuzz/fuzz_,$(FUZZ_NAMES))
 # The same targets without libFuzzer: they run the files named on their command line, in any mode.

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "client/load/random.h"
 #include "server/dispatch.h"
 #include "server/stats.h"
 #include "server/store/store.h"
@@ -41,7 +42,6 @@ struct stream {
     size_t batches;
 };
 
-uint64_t next_random(uint64_t *state);
 void name_key(uint8_t key[KEY_BYTES], uint64_t id);
 
 /** @brief Append a request. @return its bytes. */

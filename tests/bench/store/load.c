@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Requests made beforehand: ids drawn by a seeded generator, uniform or Zipf's, encoded as frames. */
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "client/load/zipf_law.h"
 #include "crabcache/wire.h"
 #include "tests/bench/store/bench.h"
 
@@ -12,14 +11,6 @@
 #define SPREAD        611953U /* Odd, no multiple of 5: ranks that follow each other lie far apart. */
 
 static uint8_t value[MAX_VALUE];
-
-uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15U);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
-}
 
 void name_key(uint8_t key[KEY_BYTES], uint64_t id)
 {
@@ -46,40 +37,19 @@ size_t encode_put(uint8_t *to, uint64_t id, size_t value_len, uint64_t ttl_ms)
     return crab_req_put_encode(&put, to, CRAB_REQUEST_HEADER + 8 + KEY_BYTES + value_len);
 }
 
-/* The sums of the first n terms of Zipf's series, each divided by the whole. */
-static double *zipf_sums(uint64_t items)
+static uint64_t draw(const struct load *load, const struct zipf_law *law, uint64_t *random)
 {
-    double *sums = malloc(items * sizeof *sums), sum = 0;
-    if (sums == NULL)
-        abort();
-    for (uint64_t i = 0; i < items; i++)
-        sums[i] = sum += pow((double)(i + 1), -ZIPF_EXPONENT);
-    for (uint64_t i = 0; i < items; i++)
-        sums[i] /= sum;
-    return sums;
-}
-
-static uint64_t draw(const struct load *load, const double *sums, uint64_t *random)
-{
-    if (sums == NULL)
-        return next_random(random) % load->items;
-    double at = (double)(next_random(random) >> 11) * 0x1p-53;
-    uint64_t low = 0, high = load->items - 1;
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        if (sums[middle] > at)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low * SPREAD % load->items;
+    if (load->zipf)
+        return zipf_law_draw(law, random) * SPREAD % load->items;
+    return random_below(random_next(random), load->items);
 }
 
 void stream_make(struct stream *stream, const struct load *load, size_t requests)
 {
     size_t most = CRAB_REQUEST_HEADER + 8 + KEY_BYTES + (load->put_percent != 0 ? load->value_len : 0), at = 0;
     uint64_t random = load->seed * 0x2545f4914f6cdd1dU;
-    double *sums = load->zipf ? zipf_sums(load->items) : NULL;
+    struct zipf_law law;
+    zipf_law_init(&law, ZIPF_EXPONENT, load->items);
     stream->batches = requests / BATCH;
     stream->mapped = stream->batches * BATCH * most;
     stream->bytes = mmap(NULL, stream->mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -90,15 +60,14 @@ void stream_make(struct stream *stream, const struct load *load, size_t requests
     for (size_t batch = 0; batch < stream->batches; batch++) {
         size_t start = at;
         for (unsigned i = 0; i < BATCH; i++) {
-            uint64_t id = draw(load, sums, &random);
-            if (next_random(&random) % 100 < load->put_percent)
+            uint64_t id = draw(load, &law, &random);
+            if (random_below(random_next(&random), 100) < load->put_percent)
                 at += encode_put(stream->bytes + at, id, load->value_len, load->ttl_ms);
             else
                 at += encode_get(stream->bytes + at, id);
         }
         stream->ends[batch] = (uint32_t)(at - start);
     }
-    free(sums);
 }
 
 void stream_free(struct stream *stream)

@@ -52,7 +52,7 @@ static void measure_overwrite_of(size_t len, enum store_eviction eviction)
     while (done < items * 10 / hurry) {
         size_t bytes = 0;
         for (unsigned i = 0; i < BATCH; i++, done++)
-            bytes += encode_put(batch + bytes, first + next_random(&random) % items, len, 0);
+            bytes += encode_put(batch + bytes, first + random_below(random_next(&random), items), len, 0);
         uint64_t from = cpu_ns();
         rig_run(&worker, batch, bytes);
         spent += cpu_ns() - from;

@@ -9,23 +9,17 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "client/load/histogram.h"
 #include "tests/bench/store/bench.h"
 
 #define SLOW_NS  1000000U
 #define TICK_NS  100000000U /* The server's loop does so ten times a second at least. */
-#define BUCKETS  4096U
 #define SMALL    16U
 #define VALUE    64U
 #define LIFE_MS  60000U
 
-/* Times, in buckets of 1/32 of their size. */
-struct times {
-    uint64_t count[BUCKETS];
-    uint64_t total, most;
-};
-
 struct watch {
-    struct times wall, cpu;
+    struct histogram wall, cpu;
     uint64_t slow;              /* Batches over SLOW_NS by the wall's clock; of them: */
     uint64_t slow_cpu;          /* by CPU time, too, */
     uint64_t slow_preempted;    /* preempted, */
@@ -36,31 +30,9 @@ struct watch {
     bool more;
 };
 
-static unsigned bucket_of(uint64_t ns)
+static double quantile_ms(const struct histogram *times, double share)
 {
-    if (ns < 64)
-        return (unsigned)ns;
-    unsigned shift = 63U - (unsigned)__builtin_clzll(ns) - 5;
-    unsigned at = (shift << 5) + (unsigned)(ns >> shift);
-    return at < BUCKETS ? at : BUCKETS - 1;
-}
-
-static void note_time(struct times *times, uint64_t ns)
-{
-    times->count[bucket_of(ns)]++;
-    times->total++;
-    times->most = ns > times->most ? ns : times->most;
-}
-
-/* In ms; at most 3 % too long. */
-static double quantile(const struct times *times, double share)
-{
-    uint64_t rank = (uint64_t)((double)times->total * share), seen = 0;
-    unsigned at = 0;
-    while (at < BUCKETS - 1 && (seen += times->count[at]) <= rank)
-        at++;
-    uint64_t ns = at < 64 ? at : (uint64_t)(at % 32 + 33) << (at / 32 - 1);
-    return (double)(ns < times->most ? ns : times->most) / 1e6;
+    return (double)histogram_percentile(times, share) / 1e6;
 }
 
 /* Executes a batch as the server's loop does, with its housekeeping, and notes how long it took. */
@@ -78,8 +50,8 @@ static void run_watched(struct rig_worker *worker, struct watch *watch, const ui
     cpu = cpu_ns() - cpu;
     wall = wall_ns() - wall;
     getrusage(RUSAGE_THREAD, &after);
-    note_time(&watch->wall, wall);
-    note_time(&watch->cpu, cpu);
+    histogram_add(&watch->wall, wall);
+    histogram_add(&watch->cpu, cpu);
     watch->faults += (uint64_t)(after.ru_minflt - before.ru_minflt);
     watch->preempted += (uint64_t)(after.ru_nivcsw - before.ru_nivcsw);
     if (wall > SLOW_NS) {
@@ -94,16 +66,16 @@ static void run_watched(struct rig_worker *worker, struct watch *watch, const ui
 static void report_watch(const struct watch *watch, const char *when)
 {
     char note[160];
-    snprintf(note, sizeof note, "p50 %.3f, p99.9 %.3f, max %.3f ms; %llu batches, %llu faults", quantile(&watch->cpu, 0.5),
-             quantile(&watch->cpu, 0.999), (double)watch->cpu.most / 1e6, (unsigned long long)watch->cpu.total,
+    snprintf(note, sizeof note, "p50 %.3f, p99.9 %.3f, max %.3f ms; %llu batches, %llu faults", quantile_ms(&watch->cpu, 0.5),
+             quantile_ms(&watch->cpu, 0.999), (double)watch->cpu.most / 1e6, (unsigned long long)watch->cpu.count,
              (unsigned long long)watch->faults);
-    report("stall", AT_MOST, 1, quantile(&watch->cpu, 0.99999), "ms", note, "p99.999 of CPU time, %s", when);
+    report("stall", AT_MOST, 1, quantile_ms(&watch->cpu, 0.99999), "ms", note, "p99.999 of CPU time, %s", when);
     snprintf(note, sizeof note,
              "p99.9 %.3f, max %.3f ms; over 1 ms: %llu (%llu of CPU; %llu preempted, %llu waited, %llu faulted)",
-             quantile(&watch->wall, 0.999), (double)watch->wall.most / 1e6, (unsigned long long)watch->slow,
+             quantile_ms(&watch->wall, 0.999), (double)watch->wall.most / 1e6, (unsigned long long)watch->slow,
              (unsigned long long)watch->slow_cpu, (unsigned long long)watch->slow_preempted,
              (unsigned long long)watch->slow_waited, (unsigned long long)watch->slow_faulted);
-    report("stall", AT_MOST, 1, quantile(&watch->wall, 0.99999), "ms", note, "p99.999 of wall time, %s", when);
+    report("stall", AT_MOST, 1, quantile_ms(&watch->wall, 0.99999), "ms", note, "p99.999 of wall time, %s", when);
 }
 
 /* Puts new ids; of `reads` percent of the batches the requests read what came shortly before. */
@@ -114,10 +86,10 @@ static void put_watched(struct rig_worker *worker, struct watch *watch, uint64_t
     uint64_t random = first + 1;
     for (uint64_t id = first; id < first + items;) {
         size_t len = 0;
-        bool read = next_random(&random) % 100 < reads;
+        bool read = random_below(random_next(&random), 100) < reads;
         for (unsigned i = 0; i < BATCH; i++) {
             if (read)
-                len += encode_get(batch + len, id - next_random(&random) % (id / 2 + 1));
+                len += encode_get(batch + len, id - random_below(random_next(&random), id / 2 + 1));
             else
                 len += encode_put(batch + len, id++, value, 0);
         }
