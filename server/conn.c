@@ -8,6 +8,8 @@
  * and answered from the worker's output. Only what is cut off at the end of a receive, or does not go out at once,
  * is copied to a buffer of the connection's own, and back when its turn comes. A frame that is larger than the
  * worker's buffer is received right into one of its own, which grows with what arrives.
+ *
+ * conn_receive_ahead() and conn_run_ahead() are the same path in two halves, for connections with little input.
  */
 #include "server/conn.h"
 
@@ -38,6 +40,7 @@
 #define RELIEF_MAX 16
 
 static_assert(sizeof(struct conn) <= 512, "an idle connection costs less than 1 KiB");
+static_assert(CONN_AHEAD_BYTES <= UINT16_MAX, "struct conn has 16 bits for places in it");
 
 /* How sending or receiving went. */
 enum io {
@@ -52,8 +55,10 @@ enum io {
 bool conn_io_init(struct conn_io *io)
 {
     io->in = (struct buf){NULL, 0};
+    io->ahead = (struct buf){NULL, 0};
     io->out_bytes = (struct buf){NULL, 0};
-    if (!buf_take(io->pool, CONN_IN_BYTES, &io->in) || !buf_take(io->pool, DISPATCH_OUT_BYTES, &io->out_bytes)) {
+    if (!buf_take(io->pool, CONN_IN_BYTES, &io->in) || !buf_take(io->pool, CONN_AHEAD_BYTES, &io->ahead) ||
+        !buf_take(io->pool, DISPATCH_OUT_BYTES, &io->out_bytes)) {
         conn_io_fini(io);
         return false;
     }
@@ -64,6 +69,7 @@ bool conn_io_init(struct conn_io *io)
 void conn_io_fini(struct conn_io *io)
 {
     buf_give(io->pool, &io->in);
+    buf_give(io->pool, &io->ahead);
     buf_give(io->pool, &io->out_bytes);
 }
 
@@ -78,6 +84,7 @@ struct conn *conn_create(int fd, struct buf_budget *budget)
     }
     c->fd = fd;
     c->state = CONN_OPEN;
+    c->small = true;
     return c;
 }
 
@@ -293,6 +300,7 @@ static enum io receive(struct conn_io *io, struct conn *c, const uint8_t **in, s
         enum io got = receive_into(io, c, io->in.data + held, io->in.cap - held, &fresh);
         if (got != IO_DONE)
             return got;
+        c->small = fresh < CONN_AHEAD_ROOM;
     }
     take_held(io, c);
     size_t skipped = c->skip < fresh ? (size_t)c->skip : fresh;
@@ -455,4 +463,31 @@ static bool go_on(struct conn_io *io, struct conn *c)
 bool conn_ready(struct conn_io *io, struct conn *c)
 {
     return go_on(io, c) || over(io);
+}
+
+/* Whether there is nothing to do but to receive the next requests. */
+static bool is_plain(const struct conn_io *io, const struct conn *c)
+{
+    return c->state == CONN_OPEN && c->out.data == NULL && !c->runnable && c->held == 0 && c->skip == 0 &&
+           !io->stopping;
+}
+
+bool conn_receive_ahead(struct conn_io *io, struct conn *c, uint64_t *fetch)
+{
+    size_t len;
+    uint8_t *to = io->ahead.data + io->ahead_len;
+    if (!c->small || !is_plain(io, c) || io->ahead.cap - io->ahead_len < CONN_AHEAD_ROOM ||
+        receive_into(io, c, to, CONN_AHEAD_ROOM, &len) != IO_DONE)
+        return false;
+    c->small = len < CONN_AHEAD_ROOM;
+    c->ahead_at = (uint16_t)io->ahead_len;
+    c->ahead_len = (uint16_t)len;
+    io->ahead_len += len;
+    *fetch = dispatch_fetch(io->dispatch, to, len);
+    return true;
+}
+
+bool conn_run_ahead(struct conn_io *io, struct conn *c)
+{
+    return run(io, c, io->ahead.data + c->ahead_at, c->ahead_len) || over(io);
 }

@@ -36,6 +36,12 @@ struct stats_worker;
 /** Bytes received at once into the buffer that all connections of a worker share. */
 #define CONN_IN_BYTES BUF_LARGE
 
+/** Bytes of the buffer for what is received ahead; see conn_receive_ahead(). */
+#define CONN_AHEAD_BYTES ((size_t)16 << 10)
+
+/** Most that is received ahead for one connection. */
+#define CONN_AHEAD_ROOM ((size_t)2 << 10)
+
 /** How long an ending connection may take for its last output and the peer's end of stream. */
 #define CONN_CLOSE_MS 3000U
 
@@ -77,8 +83,10 @@ struct conn {
     size_t unread;        /**< conn_unread() at that time, if its peer owes reading. */
     int fd;
     uint32_t events;                   /**< What epoll was told to watch for. */
+    uint16_t ahead_at, ahead_len;      /**< What was received ahead, in conn_io.ahead. */
     uint8_t state;                     /**< An enum conn_state. */
     uint8_t list;                      /**< Which of the roster's lists `link` is in. */
+    bool small;                        /**< What it received last was little. */
     bool runnable;                     /**< What is held may be executed without receiving more. */
     uint8_t head[DISPATCH_HEAD_BYTES]; /**< The start of a frame. */
 };
@@ -97,6 +105,8 @@ struct conn_io {
     const struct log *log;         /**< Borrowed. */
     struct conn_relief relief;
     struct buf in;                 /**< Where is received; CONN_IN_BYTES. */
+    struct buf ahead;              /**< Where is received ahead; CONN_AHEAD_BYTES. */
+    size_t ahead_len;              /**< Bytes of it in use; set to 0 by the worker when none of it waits. */
     struct buf out_bytes;          /**< Of `out`. */
     struct buf_out out;            /**< Where is answered; empty between calls. */
     struct buf_ref refs[BUF_OUT_REFS];
@@ -136,6 +146,19 @@ void conn_close(struct conn_io *io, struct conn *c);
  * @return false if it is over: call conn_close().
  */
 bool conn_ready(struct conn_io *io, struct conn *c);
+
+/**
+ * @brief Receive for a connection whose socket is ready, but execute nothing yet: that is for conn_run_ahead(), after other
+ *        connections have received. Meanwhile memory can be waited for, and the kernel's code for receiving stays
+ *        in the caches.
+ * @param[out] fetch  for dispatch_fetch_item(), before conn_run_ahead().
+ * @return false: nothing was done, because the connection is in an unusual state, expects much, or conn_io.ahead is full;
+ *         then call conn_ready().
+ */
+bool conn_receive_ahead(struct conn_io *io, struct conn *c, uint64_t *fetch);
+
+/** @brief Go on with a connection that conn_receive_ahead() received for. @return as conn_ready(). */
+bool conn_run_ahead(struct conn_io *io, struct conn *c);
 
 /**
  * @brief Say GOAWAY, if the client takes pushes, and end the stream; what waits to be executed is dropped.

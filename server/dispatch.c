@@ -337,6 +337,24 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
     }
 }
 
+uint64_t dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size_t len)
+{
+    union crab_request request;
+    struct crab_frame frame;
+    if (crab_request_decode(in, len, dispatch->env.max_value, &request, &frame) != CRAB_WHOLE ||
+        request.head.key.len == 0)
+        return 0;
+    uint64_t hash = store_key(dispatch->env.store, request.head.key.data, request.head.key.len).hash;
+    store_prefetch_index(dispatch->env.store, hash);
+    return hash;
+}
+
+void dispatch_fetch_item(const struct dispatch *dispatch, uint64_t what)
+{
+    if (what != 0)
+        store_prefetch_item(dispatch->env.store, what);
+}
+
 void dispatch_refuse(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,
                      struct buf_out *out, struct dispatch_result *result)
 {

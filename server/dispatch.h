@@ -105,6 +105,16 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
                   struct buf_out *out, struct dispatch_result *result);
 
 /**
+ * @brief Begin to fetch what the first request of an input will look at, if the input is executed only after others.
+ * @param in  bytes from the start of a frame on. @param len  how many.
+ * @return for dispatch_fetch_item(); 0: there is nothing to fetch.
+ */
+uint64_t dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size_t len);
+
+/** @brief Go on with that, some tens of nanoseconds later. @param what  of dispatch_fetch(). */
+void dispatch_fetch_item(const struct dispatch *dispatch, uint64_t what);
+
+/**
  * @brief Answer a frame that cannot be kept until it is whole with BUSY, and skip it.
  * @param in  what dispatch_run() left, of which the head is known: at least DISPATCH_HEAD_BYTES.
  * @param[out] result  always DISPATCH_INPUT, all input consumed.

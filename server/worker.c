@@ -8,6 +8,7 @@
  */
 #include "server/worker.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -26,6 +27,8 @@
 #include "server/conn.h"
 #include "server/log.h"
 #include "server/stats.h"
+
+static_assert(WORKER_BUFFER_BYTES >= CONN_IN_BYTES + CONN_AHEAD_BYTES + DISPATCH_OUT_BYTES, "shared buffers");
 
 #define STACK_BYTES ((size_t)512 << 10)
 
@@ -101,6 +104,44 @@ static bool serve(struct worker *w, struct conn *c)
     bool stands = conn_ready(&w->io, c);
     w->served = NULL;
     return settle(w, c, stands);
+}
+
+/*
+ * Serve all that are ready. Most have one small piece of input: first each of them receives, then each executes and sends,
+ * while the next one's item is fetched. Returns whether the mailbox was among them.
+ */
+static bool serve_all(struct worker *w, const struct epoll_event *events, int count)
+{
+    struct {
+        struct conn *conn;
+        uint64_t fetch;
+    } ahead[WORKER_EVENTS];
+    unsigned waiting = 0;
+    bool woken = false;
+    w->io.ahead_len = 0;
+    for (int i = 0; i < count; i++) {
+        struct conn *c = events[i].data.ptr;
+        if (c == NULL)
+            woken = true;
+        else if (conn_receive_ahead(&w->io, c, &ahead[waiting].fetch))
+            ahead[waiting++].conn = c;
+        else
+            serve(w, c);
+    }
+    for (unsigned i = 0; i < waiting; i++) {
+        struct conn *c = ahead[i].conn;
+        if (i == 0)
+            dispatch_fetch_item(w->io.dispatch, ahead[0].fetch);
+        if (i + 1 < waiting)
+            dispatch_fetch_item(w->io.dispatch, ahead[i + 1].fetch);
+        if (c->state == CONN_GONE)
+            continue;
+        w->served = c;
+        bool stands = conn_run_ahead(&w->io, c);
+        w->served = NULL;
+        settle(w, c, stands);
+    }
+    return woken;
 }
 
 static bool say_goodbye(struct worker *w, struct conn *c, uint16_t code)
@@ -266,14 +307,7 @@ static void loop(struct worker *w)
         }
         w->io.now_ms = monotonic_ms();
         stats_add(&w->io.counters->wakeups, 1);
-        bool woken = false;
-        for (int i = 0; i < count; i++) {
-            if (events[i].data.ptr == NULL)
-                woken = true;
-            else
-                serve(w, events[i].data.ptr);
-        }
-        if (woken)
+        if (serve_all(w, events, count))
             take_wake_up(w);
         take_in(w);
         give_up_late_ones(w);
