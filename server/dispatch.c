@@ -28,6 +28,7 @@
 /* How much of an item is prefetched: what of its value a GET will copy, and its key, for comparing. */
 #define PREFETCH_VALUE 64U
 #define PREFETCH_KEY   256U
+#define PREFETCH_USUAL 96U /* where the request is not at hand */
 
 /* How many requests ahead of its turn each of the last two steps of a prefetch is. */
 #define LEAD 12U
@@ -352,7 +353,7 @@ uint64_t dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size
 void dispatch_fetch_item(const struct dispatch *dispatch, uint64_t what)
 {
     if (what != 0)
-        store_prefetch_item(dispatch->env.store, what);
+        (void)store_prefetch_item(dispatch->env.store, what, PREFETCH_USUAL);
 }
 
 void dispatch_refuse(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,
