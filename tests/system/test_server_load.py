@@ -121,7 +121,7 @@ def test_budget_used_up_by_never_readers(start_server) -> None:
         value = bytes(10_000)
         healthy.call(put(b"v", value))
         peers = []
-        for _ in range(40):
+        for _ in range(80):
             peer = server.connect(receive_buffer=4096)
             peer.socket.setblocking(False)
             try:
