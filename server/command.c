@@ -245,11 +245,16 @@ static void do_hello(struct command *c, const struct crab_req_hello *m)
 
 static void do_auth(struct command *c, const struct crab_req_auth *m)
 {
-    const struct auth *auth = c->env->auth;
-    bool good = auth != NULL && auth_check(auth, m->key.data, m->key.len, m->value.data, m->value.len,
-                                           c->env->scratch);
-    c->session->authenticated = good;
-    if (good) {
+    struct auth *auth = c->env->auth;
+    const struct auth_attempt attempt = {m->key.data, m->key.len, m->value.data, m->value.len, c->session->source};
+    enum auth_result result = auth != NULL ? auth_check(auth, &attempt, c->env->scratch) : AUTH_WRONG;
+    if (result == AUTH_LATER) { /* nothing was executed, so nothing changes [P-3.5.6] */
+        stats_add(&c->env->counters->auth_throttled, 1);
+        command_fail(c, CRAB_ERR_BUSY);
+        return;
+    }
+    c->session->authenticated = result == AUTH_GOOD;
+    if (result == AUTH_GOOD) {
         c->session->failures = 0;
         reply_ok(c);
     } else {

@@ -35,7 +35,7 @@ struct session;
 struct command_env {
     struct store *store;           /**< Shared; borrowed. */
     struct store_worker *worker;   /**< Of this worker; borrowed. */
-    const struct auth *auth;       /**< The users; NULL: no AUTH is needed. Borrowed. */
+    struct auth *auth;             /**< The users; NULL: no AUTH is needed. Borrowed. */
     struct crypt_data *scratch;    /**< For auth_check(); NULL without users. */
     const struct stats *stats;     /**< For STATS; borrowed. */
     struct stats_worker *counters; /**< Of this worker; borrowed. */

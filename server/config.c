@@ -25,6 +25,8 @@
 #define DEFAULT_FIRST_S 60U
 #define MAX_TIMEOUT_S 86400U
 #define MAX_CONNECTIONS 1000000U
+#define DEFAULT_AUTH_FAILURES 30U
+#define MAX_AUTH_FAILURES 60000U
 
 static const char help_text[] =
     "Usage: crabcache-server [FLAG]...\n"
@@ -46,6 +48,8 @@ static const char help_text[] =
     "                     (default: 64M)\n"
     "  --auth-file FILE   users who may connect, one name:hash per line, with hashes of\n"
     "                     crypt(3); without it everyone may\n"
+    "  --auth-failures N  failed AUTHs that one client address has per minute, 0 to 60000;\n"
+    "                     0: any number (default: 30)\n"
     "  --insecure         allow addresses that others can reach without --auth-file\n"
     "  --stall-timeout SECONDS\n"
     "                     how long a client may stop in the middle of a request, or not read\n"
@@ -61,6 +65,9 @@ static const char help_text[] =
     "                     memory allow (default: 0)\n"
     "  --pin yes|no       bind each worker to a CPU of its own (default: no)\n"
     "  --log-level LEVEL  error, warning, info or debug (default: info)\n"
+    "  --log-format FORMAT\n"
+    "                     text or json, one object per line (default: text)\n"
+    "  --log-file FILE    append the log to FILE (default: standard error)\n"
     "  --config FILE      read flags from FILE first, one `name = value` per line, without the\n"
     "                     dashes; what the command line says wins\n"
     "  --check-config     check flags, file and users, say what is wrong, and exit\n"
@@ -68,7 +75,8 @@ static const char help_text[] =
     "  --version          print the version and exit\n"
     "\n"
     "When it is ready it prints one line with the addresses that it listens on. SIGTERM and\n"
-    "SIGINT answer what was received and stop; a second one stops at once.\n"
+    "SIGINT answer what was received and stop; a second one stops at once. SIGHUP opens the log\n"
+    "file anew and reads the users again.\n"
     "Exit status: 0 stopped as asked, 1 it could not start, 2 the command line or the file of\n"
     "--config is wrong.\n";
 
@@ -237,6 +245,15 @@ static bool set_auth_file(struct config *config, const char *value)
     return value[0] != '\0';
 }
 
+static bool set_auth_failures(struct config *config, const char *value)
+{
+    uint64_t number;
+    if (!read_whole(value, 0, MAX_AUTH_FAILURES, &number))
+        return false;
+    config->auth_failures = (unsigned)number;
+    return true;
+}
+
 static bool read_timeout(const char *value, uint64_t min_s, uint32_t *ms)
 {
     uint64_t seconds;
@@ -285,6 +302,18 @@ static bool set_log_level(struct config *config, const char *value)
     return log_level_parse(value, &config->log_level);
 }
 
+static bool set_log_format(struct config *config, const char *value)
+{
+    config->log_format = strcmp(value, "json") == 0 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT;
+    return config->log_format == LOG_FORMAT_JSON || strcmp(value, "text") == 0;
+}
+
+static bool set_log_file(struct config *config, const char *value)
+{
+    config->log_file = value;
+    return value[0] != '\0';
+}
+
 const struct config_flag config_flags[] = {
     {"bind", set_bind, "an IPv4 or IPv6 address such as 127.0.0.1 or ::1, at most 16 times"},
     {"port", set_port, "a number from 0 to 65535"},
@@ -295,6 +324,7 @@ const struct config_flag config_flags[] = {
     {"eviction", set_eviction, "evict or none"},
     {"max-value", set_max_value, "a size from 1 to 1G, such as 64M"},
     {"auth-file", set_auth_file, "the path of a file"},
+    {"auth-failures", set_auth_failures, "a number from 0 to 60000"},
     {"insecure", set_insecure, "yes or no"},
     {"stall-timeout", set_stall_timeout, "a number of seconds from 1 to 86400"},
     {"first-request-timeout", set_first_request_timeout, "a number of seconds from 0 to 86400"},
@@ -302,6 +332,8 @@ const struct config_flag config_flags[] = {
     {"max-connections", set_max_connections, "a number from 0 to 1000000"},
     {"pin", set_pin, "yes or no"},
     {"log-level", set_log_level, "error, warning, info or debug"},
+    {"log-format", set_log_format, "text or json"},
+    {"log-file", set_log_file, "the path of a file"},
 };
 
 const size_t config_flag_count = sizeof config_flags / sizeof config_flags[0];
@@ -317,6 +349,7 @@ void config_defaults(struct config *config)
         .max_value = CRAB_DEFAULT_MAX_VALUE,
         .stall_ms = DEFAULT_STALL_S * 1000,
         .first_ms = DEFAULT_FIRST_S * 1000,
+        .auth_failures = DEFAULT_AUTH_FAILURES,
         .log_level = LOG_LEVEL_INFO,
     };
 }

@@ -49,7 +49,10 @@ struct config {
     uint32_t idle_ms;      /**< How long it may ask nothing; 0: any time. */
     unsigned max_connections; /**< 0: as many as descriptors and memory allow. */
     bool pin;              /**< Bind each worker to a CPU of its own. */
+    unsigned auth_failures; /**< Failed AUTHs per minute of one source; 0: any number. */
     enum log_level log_level;
+    enum log_format log_format;
+    const char *log_file; /**< NULL: standard error. Borrowed. */
     struct config_text *texts; /**< Owned: see config_fini(). */
 };
 

@@ -54,12 +54,13 @@ struct session {
     bool authenticated; /**< The last AUTH succeeded. */
     uint8_t failures;   /**< AUTHs that failed since the last good one, on a server with users. */
     uint32_t features;  /**< Negotiated. */
+    uint64_t source;    /**< Where the client comes from: see throttle.h. */
 };
 
 /** What a dispatcher works with; all borrowed. */
 struct dispatch_config {
     struct store *store;
-    const struct auth *auth; /**< NULL: nobody needs to authenticate. */
+    struct auth *auth;       /**< NULL: nobody needs to authenticate. */
     const struct stats *stats;
     struct stats_worker *counters; /**< Of this worker. */
     struct buf_pool *pool;         /**< Of this worker. */

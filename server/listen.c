@@ -3,10 +3,12 @@
  * Opening sockets to listen on. TCP: all addresses share one port, also if it is chosen freely. Unix sockets, under a
  * lock on their folder: bind; if the path is taken, see whether anybody listens there, and if not, remove it and bind
  * again. The permissions come from the umask, so that there is no moment at which the file has other ones.
+ * Accepting from them, and telling where a connection comes from.
  */
 #include "server/listen.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -235,6 +237,38 @@ static void remove_own(const struct listener *listener)
     if (lstat(listener->path, &status) == 0 && status.st_dev == listener->device && status.st_ino == listener->inode)
         unlink(listener->path);
     unlock_folder(lock);
+}
+
+/* ------------------------------------------------------------------------------------------- accepting */
+
+/* Kinds of sources that have the same number of another kind must differ; no IPv6 network begins like this. */
+#define SOURCE_LOCAL ((uint64_t)1 << 32)
+#define SOURCE_V4 ((uint64_t)4 << 32)
+
+static uint64_t source_of(int fd, const union address *address)
+{
+    struct ucred peer;
+    socklen_t len = sizeof peer;
+    uint64_t network;
+    switch (address->any.sa_family) {
+    case AF_INET:
+        return SOURCE_V4 | ntohl(address->v4.sin_addr.s_addr);
+    case AF_INET6:
+        memcpy(&network, address->v6.sin6_addr.s6_addr, sizeof network);
+        return be64toh(network);
+    default:
+        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 ? SOURCE_LOCAL | peer.uid : SOURCE_LOCAL;
+    }
+}
+
+int listen_accept(const struct listener *listener, uint64_t *source)
+{
+    union address address = {.any.sa_family = AF_UNSPEC};
+    socklen_t len = sizeof address;
+    int fd = accept4(listener->fd, &address.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        *source = source_of(fd, &address);
+    return fd;
 }
 
 /* ------------------------------------------------------------------------------------------------- all */

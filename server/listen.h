@@ -53,6 +53,15 @@ struct listen_set {
  */
 bool listen_open(struct listen_set *set, const struct config *config, const struct log *log);
 
+/**
+ * @brief Accept one connection.
+ * @param listener  where.
+ * @param[out] source  where it comes from, as throttle.h counts: an IPv4 address, a network of IPv6 (64 bits), or a user
+ *                     of this machine.
+ * @return its socket, non-blocking; -1 with errno.
+ */
+int listen_accept(const struct listener *listener, uint64_t *source);
+
 /** @brief Close the sockets, and remove the files of those that are ours. The set is empty then. */
 void listen_close(struct listen_set *set);
 

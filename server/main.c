@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "crabcache/version.h"
@@ -18,8 +19,16 @@
 static int run(const struct config *config)
 {
     mallopt(M_ARENA_MAX, 2); /* small blocks only, few and pooled: more arenas would just hold memory */
-    struct log log = {.fd = STDERR_FILENO, .level = config->log_level};
-    return server_run(config, &log);
+    struct log log = {.fd = STDERR_FILENO, .level = config->log_level, .format = config->log_format};
+    int error = config->log_file != NULL ? log_open(&log, config->log_file) : 0;
+    if (error != 0) {
+        log_line(&log, LOG_LEVEL_ERROR, "--log-file: cannot write to \"%s\": %s", config->log_file, strerror(error));
+        return EXIT_FAILURE;
+    }
+    int status = server_run(config, &log);
+    if (config->log_file != NULL)
+        log_close(&log);
+    return status;
 }
 
 static int check(const struct config *config)

@@ -119,7 +119,7 @@ static bool is_full(struct server *s, unsigned connections)
     return full;
 }
 
-static void accepted(struct server *s, int fd)
+static void accepted(struct server *s, int fd, uint64_t source)
 {
     unsigned connections;
     struct worker *worker = least_loaded(s, &connections);
@@ -129,6 +129,7 @@ static void accepted(struct server *s, int fd)
         close(fd);
         return;
     }
+    c->session.source = source;
     set_up_socket(fd);
     worker_adopt(worker, c);
 }
@@ -139,12 +140,13 @@ static bool is_shortage(int error)
 }
 
 /* Returns false if descriptors or memory ran out. */
-static bool accept_from(struct server *s, int listen_fd)
+static bool accept_from(struct server *s, const struct listener *listener)
 {
     for (int i = 0; i < ACCEPT_BATCH; i++) {
-        int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        uint64_t source;
+        int fd = listen_accept(listener, &source);
         if (fd >= 0) {
-            accepted(s, fd);
+            accepted(s, fd, source);
         } else if (is_shortage(errno)) {
             if (!s->pausing)
                 log_line(s->log, LOG_LEVEL_WARNING, "accepting pauses: %m");
@@ -165,6 +167,7 @@ static bool take_signals(struct server *s)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
         return false;
     signal(SIGPIPE, SIG_IGN); /* standard output may be a pipe; sockets use MSG_NOSIGNAL */
@@ -180,6 +183,26 @@ static int read_signal(const struct server *s)
     return read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
 }
 
+/* What can be read anew while the server runs; what cannot be read stays as it was. */
+static void reload(struct server *s)
+{
+    const char *path = s->config->log_file;
+    int error = path != NULL ? log_reopen(s->log, path) : 0;
+    if (error != 0)
+        log_line(s->log, LOG_LEVEL_ERROR, "--log-file: cannot open \"%s\" anew, so the old one stays: %s", path,
+                 strerror(error));
+    else if (path != NULL)
+        log_line(s->log, LOG_LEVEL_INFO, "the log goes on in \"%s\"", path);
+    path = s->config->auth_file;
+    if (path == NULL)
+        return;
+    char why[200];
+    if (auth_reload(s->auth, path, why, sizeof why))
+        log_line(s->log, LOG_LEVEL_INFO, "--auth-file: %zu users read from \"%s\"", auth_count(s->auth), path);
+    else
+        log_line(s->log, LOG_LEVEL_ERROR, "--auth-file: cannot use \"%s\", so the old users stay: %s", path, why);
+}
+
 /* Accept until a signal asks to stop. */
 static void serve(struct server *s)
 {
@@ -191,14 +214,16 @@ static void serve(struct server *s)
         if (poll(fds, s->pausing ? 1 : s->listening.count + 1, s->pausing ? PAUSE_MS : -1) < 0)
             continue; /* EINTR, or a shortage that passes */
         int signal_number = fds[0].revents != 0 ? read_signal(s) : 0;
-        if (signal_number != 0) {
+        if (signal_number == SIGHUP) {
+            reload(s);
+        } else if (signal_number != 0) {
             log_line(s->log, LOG_LEVEL_INFO, "stopping: %s", strsignal(signal_number));
             return;
         }
         bool short_of = false;
         for (unsigned i = 0; i < s->listening.count; i++) {
             if (s->pausing || fds[i + 1].revents != 0)
-                short_of |= !accept_from(s, s->listening.at[i].fd);
+                short_of |= !accept_from(s, &s->listening.at[i]);
         }
         s->pausing = short_of;
     }
@@ -222,7 +247,8 @@ static void stop_workers(struct server *s)
         struct pollfd fds[2] = {{.fd = s->signal_fd, .events = POLLIN}, {.fd = s->done_fd, .events = POLLIN}};
         if (poll(fds, 2, -1) < 0)
             continue;
-        if (fds[0].revents != 0 && read_signal(s) != 0 && monotonic_ms() - began_ms >= SIGNAL_ECHO_MS) {
+        int signal_number = fds[0].revents != 0 ? read_signal(s) : 0;
+        if (signal_number != 0 && signal_number != SIGHUP && monotonic_ms() - began_ms >= SIGNAL_ECHO_MS) {
             log_line(s->log, LOG_LEVEL_WARNING, "stopped at once by a second signal");
             for (unsigned i = 0; i < s->worker_count; i++)
                 worker_abandon(s->workers[i]);
@@ -289,8 +315,11 @@ static bool load_users(struct server *s)
     if (s->config->auth_file == NULL)
         return true;
     char why[200];
-    if (auth_load(s->config->auth_file, &s->auth, why, sizeof why))
-        return true;
+    if (auth_load(s->config->auth_file, &s->auth, why, sizeof why)) {
+        if (auth_limit(s->auth, s->config->auth_failures))
+            return true;
+        snprintf(why, sizeof why, "there are no random numbers: %s", strerror(errno));
+    }
     log_line(s->log, LOG_LEVEL_ERROR, "--auth-file: cannot use \"%s\": %s", s->config->auth_file, why);
     return false;
 }

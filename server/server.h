@@ -12,7 +12,7 @@
 /**
  * @brief Run the server until it is asked to stop.
  *
- * Blocks SIGTERM and SIGINT for the process and takes them itself. When all is ready one line goes to standard
+ * Blocks SIGTERM, SIGINT and SIGHUP for the process and takes them itself. When all is ready one line goes to standard
  * output, `crabcache-server VERSION ready on PLACE[, PLACE]...`, where a place is ADDRESS:PORT or unix:PATH.
  * @param config  borrowed. @param log  borrowed.
  * @return the exit status: 0 it stopped as asked, 1 it could not start (the log says why).

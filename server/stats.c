@@ -197,6 +197,7 @@ static void ops_section(const struct stats *stats, struct text *text)
     line(text, "ops.late_errors:%" PRIu64 "\n", SUM(stats, late_errors));
     line(text, "ops.fatal_errors:%" PRIu64 "\n", SUM(stats, fatal_errors));
     line(text, "ops.auth_failures:%" PRIu64 "\n", SUM(stats, auth_failures));
+    line(text, "ops.auth_throttled:%" PRIu64 "\n", SUM(stats, auth_throttled));
 }
 
 static const struct {

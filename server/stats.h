@@ -44,6 +44,7 @@ struct stats_counter {
     X(late_errors)                                                                                             \
     X(fatal_errors)                                                                                            \
     X(auth_failures)                                                                                           \
+    X(auth_throttled)                                                                                          \
     X(values_by_reference)                                                                                     \
     X(output_stalls)
 

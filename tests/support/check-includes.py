@@ -52,11 +52,12 @@ LAYERS = (
 
     # Server, from the bottom up.
     Layer("store", ("server/store/*.[ch]",), may=("server/store/*.h",), never=SOCKETS),
-    Layer("log", ("server/log.[ch]",), never=SOCKETS),
+    Layer("log", ("server/log.[ch]",), never=tuple(header for header in SOCKETS if header != "poll.h")),
     Layer("buffers", ("server/buf.[ch]",), may=("server/log.h",), never=SOCKETS),
+    Layer("throttle", ("server/throttle.[ch]",), never=SOCKETS),
     Layer("dispatch", ("server/dispatch.[ch]", "server/command*.[ch]", "server/auth.[ch]", "server/stats.[ch]"),
           may=("crabcache/wire.h", "crabcache/version.h", "server/store/store.h", "server/dispatch.h",
-               "server/command.h", "server/auth.h", "server/stats.h", "server/buf.h", "server/log.h"),
+               "server/command.h", "server/auth.h", "server/throttle.h", "server/stats.h", "server/buf.h", "server/log.h"),
           never=SOCKETS),
     Layer("loop", ("server/worker.[ch]", "server/roster.[ch]", "server/conn.[ch]"),
           may=("crabcache/wire.h", "crabcache/version.h", "server/worker.h", "server/roster.h", "server/conn.h", "server/dispatch.h",

@@ -25,7 +25,7 @@ struct dispatch_peer_config {
     size_t budget_bytes;          /**< For buffers; default 16 MiB. */
     uint32_t max_value;           /**< Default 1 MiB. */
     enum store_eviction eviction; /**< Default STORE_EVICT. */
-    const struct auth *auth;      /**< Default: nobody needs to authenticate. */
+    struct auth *auth;            /**< Default: nobody needs to authenticate. */
 };
 
 /** Bytes that grow. */

@@ -2,6 +2,8 @@
 """Authentication: who may do what before and after AUTH."""
 from __future__ import annotations
 
+import os
+import socket
 import struct
 import subprocess
 import time
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Peer, Server, wire
+from conftest import SANITIZED, TIMEOUT_S, Peer, Server, wire
 
 E = wire.ErrorCode
 TAG, QUIET = wire.Flag.TAG, wire.Flag.QUIET
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(not HASH, reason="openssl is not there to make a
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = tmp_path_factory.mktemp("auth") / "users"
     path.write_text(f"# users\nalice:{HASH}\n\nbob:{HASH}\n")
-    server = Server("--memory", "64M", "--threads", "1", "--auth-file", str(path))
+    server = Server("--memory", "64M", "--threads", "1", "--auth-file", str(path), "--auth-failures", "0")
     yield server
     server.stop()
     assert server.process.returncode == 0
@@ -185,3 +187,91 @@ def test_many_auths_do_not_hold_the_stop_up(start_server, tmp_path: Path) -> Non
     assert time.monotonic() - began < 8
     for peer in peers:
         peer.socket.close()
+
+
+# ---- guessing --------------------------------------------------------------------------------------------------------
+
+
+def guess(server: Server, source: str, user: bytes, secret: bytes, times: int) -> list[int | None]:
+    """The answers to attempts from a source address, one connection each."""
+    codes = []
+    for _ in range(times):
+        with socket.create_connection((server.host, server.port), TIMEOUT_S, (source, 0)) as raw:
+            raw.sendall(wire.encode_request(wire.AuthRequest(key=user, value=secret)))
+            codes.append(code(wire.decode_reply(raw.recv(1000)).message))
+    return codes
+
+
+@pytest.fixture
+def limited(start_server, tmp_path: Path) -> Server:
+    path = tmp_path / "users"
+    path.write_text(f"alice:{HASH}\nbob:{HASH}\n")
+    return start_server("--memory", "64M", "--threads", "2", "--auth-file", str(path), "--auth-failures", "6")
+
+
+def test_guessing_is_limited(limited: Server) -> None:
+    """A source has so many failures, on all of its connections together and whatever the names; then it is BUSY."""
+    assert guess(limited, "127.0.0.2", b"alice", b"wrong", 3) == [E.AUTH_FAILED] * 3
+    assert guess(limited, "127.0.0.2", b"nobody", b"wrong", 3) == [E.AUTH_FAILED] * 3
+    assert guess(limited, "127.0.0.2", b"bob", b"wrong", 3) == [E.BUSY] * 3
+    assert guess(limited, "127.0.0.2", b"bob", b"wonderland", 1) == [E.BUSY], "not even the right one is looked at"
+    with limited.connect() as peer:
+        assert isinstance(peer.call(wire.AuthRequest(key=b"alice", value=b"wonderland")), wire.OkReply)
+        stats = peer.stats(b"ops")
+        assert (stats["ops.auth_failures"], stats["ops.auth_throttled"]) == ("6", "4")
+
+
+def test_guessing_locks_out_nobody_else(limited: Server) -> None:
+    """Neither users from other addresses, nor those who have authenticated from there before."""
+    assert guess(limited, "127.0.0.2", b"alice", b"wonderland", 1) == [None]
+    assert guess(limited, "127.0.0.2", b"bob", b"wrong", 8) == [E.AUTH_FAILED] * 6 + [E.BUSY] * 2
+    assert guess(limited, "127.0.0.2", b"alice", b"wonderland", 20) == [None] * 20
+    assert guess(limited, "127.0.0.3", b"bob", b"wonderland", 20) == [None] * 20
+
+
+def test_the_budget_comes_back(start_server, tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text(f"alice:{HASH}\n")
+    server = start_server("--memory", "16M", "--auth-file", str(path), "--auth-failures", "60")
+    codes = guess(server, "127.0.0.2", b"alice", b"wrong", 70)
+    assert codes[:60] == [E.AUTH_FAILED] * 60 and codes[-1] == E.BUSY
+    time.sleep(1.1)
+    assert guess(server, "127.0.0.2", b"alice", b"wonderland", 1) == [None]
+
+
+def test_busy_changes_nothing(limited: Server) -> None:
+    """Who is turned away stays what he was: AUTHENTICATED, and not a failure nearer to the end of the connection."""
+    with limited.connect() as peer:
+        auth = wire.AuthRequest(key=b"bob", value=b"wonderland")
+        assert isinstance(peer.call(auth), wire.OkReply)
+        assert guess(limited, "127.0.0.1", b"alice", b"wrong", 6) == [E.AUTH_FAILED] * 6
+        for _ in range(10):
+            assert code(peer.call(wire.AuthRequest(key=b"alice", value=b"wrong"))) == E.BUSY
+        assert isinstance(peer.call(wire.GetRequest(key=b"k")), wire.NullReply)
+
+
+def test_turning_away_is_cheap(limited: Server) -> None:
+    """What is turned away makes no hash: thousands of attempts cost less than a few hashes."""
+    guess(limited, "127.0.0.1", b"alice", b"wrong", 6)
+    with limited.connect() as peer:
+        before = limited.cpu_s()
+        for _ in range(20):
+            peer.send(*[wire.AuthRequest(key=b"alice", value=b"wrong")] * 100)
+            assert {code(peer.receive()) for _ in range(100)} == {E.BUSY}
+        assert limited.cpu_s() - before < (8 if SANITIZED else 0.8)
+
+
+def test_users_of_a_unix_socket_are_a_source(start_server, tmp_path: Path) -> None:
+    """Those of the same user share a budget, and leave others theirs."""
+    users, path = tmp_path / "users", Path(f"/tmp/crabcache-auth-{os.getpid()}")
+    users.write_text(f"alice:{HASH}\n")
+    server = start_server("--memory", "16M", "--auth-file", str(users), "--auth-failures", "3", "--unix", str(path),
+                          "--bind", "127.0.0.1")
+    wrong = wire.AuthRequest(key=b"alice", value=b"wrong")
+    codes = []
+    for _ in range(5):
+        with Peer(str(path)) as peer:
+            codes.append(code(peer.call(wrong)))
+    assert codes == [E.AUTH_FAILED] * 3 + [E.BUSY] * 2
+    with server.connect() as peer:
+        assert isinstance(peer.call(wire.AuthRequest(key=b"alice", value=b"wonderland")), wire.OkReply)

@@ -64,6 +64,9 @@ static void test_defaults(void **state)
     assert_int_equal(o.config.max_connections, 0);
     assert_false(o.config.pin);
     assert_int_equal(o.config.log_level, LOG_LEVEL_INFO);
+    assert_int_equal(o.config.log_format, LOG_FORMAT_TEXT);
+    assert_null(o.config.log_file);
+    assert_int_equal(o.config.auth_failures, 30);
 }
 
 static void test_everything(void **state)
@@ -73,7 +76,8 @@ static void test_everything(void **state)
                              "--eviction", "none", "--max-value", "10K", "--auth-file", "users", "--log-level", "debug",
                              "--stall-timeout", "5", "--first-request-timeout", "6", "--idle-timeout", "7",
                              "--max-connections", "8", "--pin", "yes", "--unix", "/run/a", "--unix=b",
-                             "--unix-mode", "0666", "--insecure", NULL);
+                             "--unix-mode", "0666", "--insecure",
+                             "--log-format", "json", "--log-file", "log", "--auth-failures", "9", NULL);
     assert_int_equal(o.result, CONFIG_RUN);
     assert_int_equal(o.config.bind_count, 2);
     assert_string_equal(o.config.binds[1], "127.0.0.2");
@@ -94,6 +98,9 @@ static void test_everything(void **state)
     assert_string_equal(o.config.unix_paths[1], "b");
     assert_int_equal(o.config.unix_mode, 0666);
     assert_true(o.config.insecure);
+    assert_int_equal(o.config.log_format, LOG_FORMAT_JSON);
+    assert_string_equal(o.config.log_file, "log");
+    assert_int_equal(o.config.auth_failures, 9);
 }
 
 static void test_limits_of_values(void **state)
@@ -156,6 +163,10 @@ static void test_bad_values(void **state)
         {"--bind", "[::1]", "127.0.0.1"},
         {"--bind", "", "127.0.0.1"},
         {"--auth-file", "", "path"},
+        {"--log-file", "", "path"},
+        {"--log-format", "xml", "text or json"},
+        {"--auth-failures", "-1", "0 to 60000"},
+        {"--auth-failures", "60001", "0 to 60000"},
         {"--unix", "", "1 to 107 bytes"},
         {"--unix", "/run/a\nb", "1 to 107 bytes"},
         {"--unix-mode", "", "000 to 777"},
