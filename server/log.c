@@ -126,7 +126,7 @@ static void put_json_string(struct line *line, const char *text)
             put_text(line, *text == '"' ? "\\\"" : "\\\\");
         } else if (len == 1 && is_control(*text)) {
             char escaped[8];
-            snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)*text);
+            snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)(unsigned char)*text);
             put_text(line, escaped);
         } else if (len == 0) {
             put_text(line, "\\ufffd");
