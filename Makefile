@@ -216,9 +216,9 @@ $(B)/crabcache-bench: $(call obj,$(BENCH_SRC) $(LOAD_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(BENCH_LIBS)
 
-$(SIM): $(call obj,$(SIM_SRC))
+$(SIM): $(call obj,$(SIM_SRC)) $(PART_LIBS)
 	@echo "  LINK  $@"
-	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(REPLAY_LIBS)
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
 
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.c.o $(PART_LIBS)
 	@mkdir -p $(@D)

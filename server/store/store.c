@@ -121,7 +121,7 @@ static void init_parts(struct store *store, const struct layout *at)
     store->large_at = at->large;
     store->bucket_max = at->bucket_max;
     store->overflow_max = at->overflow_max;
-    store->ghost_mask = at->ghost_rows - 1;
+    store->ghost_rows_max = store->ghost_rows = at->ghost_rows;
     store->large_pages = at->large_pages;
     store->segment_count = at->segment_count;
     store->segment_shift = at->segment_shift;
@@ -135,15 +135,15 @@ static void init_parts(struct store *store, const struct layout *at)
     store->committed = store->fixed + store->first_index_bytes;
     store->epoch = 1;
     store->sweep_large = STORE_NONE;
-    init_writer(&store->mover[POOL_SMALL], POOL_SMALL);
-    init_writer(&store->mover[POOL_MAIN], POOL_MAIN);
+    for (unsigned pool = 0; pool < POOL_COUNT; pool++) {
+        init_writer(&store->mover[pool], (enum store_pool)pool);
+        store_list_init(&store->pool[pool]);
+        store_list_init(&store->large[pool]);
+    }
     store_list_init(&store->free);
     store_list_init(&store->unused);
     store_list_init(&store->retired);
     store_list_init(&store->pinned);
-    store_list_init(&store->pool[POOL_SMALL]);
-    store_list_init(&store->pool[POOL_MAIN]);
-    store_list_init(&store->large);
     store_list_init(&store->large_retired);
     store_update_available(store);
 }
@@ -283,10 +283,12 @@ static void add_segments(const struct store *store, struct store_stats *stats)
             stats->bytes_live += (uint32_t)live;
         }
     }
-    for (uint32_t page = store->large.head; page != STORE_NONE; page = store_large_at(store, page)->next) {
-        const struct store_large *large = store_large_at(store, page);
-        stats->items += large->seq >= flushed;
-        stats->bytes_live += large->seq >= flushed ? (uint64_t)large->pages * STORE_PAGE : 0;
+    for (unsigned pool = 0; pool < POOL_COUNT; pool++) {
+        for (uint32_t page = store->large[pool].head; page != STORE_NONE; page = store_large_at(store, page)->next) {
+            const struct store_large *large = store_large_at(store, page);
+            stats->items += large->seq >= flushed;
+            stats->bytes_live += large->seq >= flushed ? (uint64_t)large->pages * STORE_PAGE : 0;
+        }
     }
 }
 

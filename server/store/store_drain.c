@@ -24,25 +24,20 @@ struct entry {
 
 enum fate { FATE_KEEP, FATE_DROP, FATE_MOVE };
 
-/* The item's fate, and the frequency that its copy will have. */
-static enum fate judge(enum store_job_kind kind, uint64_t slot, uint64_t *freq)
+/* Where what has earned it goes from the old end of a pool. */
+static enum store_pool next_pool(enum store_pool pool)
+{
+    return pool == POOL_SMALL ? POOL_MAIN : POOL_KEPT;
+}
+
+/* Does an item at the old end of its pool stay? Then these are the hits that it has left. */
+static bool deserves(const struct store *store, enum store_pool pool, uint64_t slot, uint64_t bytes, uint64_t *freq)
 {
     uint64_t had = (slot & STORE_FREQ_MASK) / STORE_FREQ_ONE;
-    switch (kind) {
-    case JOB_COMPACT:
-        *freq = had;
-        return FATE_MOVE;
-    case JOB_SMALL:
-        *freq = 0;
-        return had != 0 ? FATE_MOVE : FATE_DROP;
-    case JOB_MAIN:
-        *freq = had > 2 ? 1 : had - 1;
-        return had != 0 ? FATE_MOVE : FATE_DROP;
-    case JOB_NONE:
-    case JOB_EXPIRE:
-        break;
-    }
-    return FATE_KEEP;
+    if (had < store_hits_needed(store, bytes))
+        return false;
+    *freq = pool == POOL_SMALL ? 0 : had - 1;
+    return true;
 }
 
 static bool has_room(const struct store *store, const struct store_writer *writer, unsigned class, uint64_t bytes)
@@ -61,33 +56,44 @@ static unsigned any_class(const struct store *store, const struct store_writer *
     return class;
 }
 
-/* Copies an item to its pool's end and exchanges its slot. Answers false if there is no segment to write to. */
+/* A mover and a class of it that have room for an item; NULL: there is no segment to write to. */
+static struct store_writer *mover_for(struct store_worker *worker, enum store_pool pool, uint64_t bytes, unsigned *class)
+{
+    struct store *store = worker->store;
+    struct store_writer *mover = &store->mover[pool];
+    if (store_segment_room(store, mover, *class, bytes, 0))
+        return mover;
+    /* No segment is left for this class: better among others than not at all, or the job could never end. */
+    for (unsigned i = 0; i < POOL_COUNT; i++) {
+        mover = &store->mover[(pool + i) % POOL_COUNT];
+        *class = any_class(store, mover, bytes);
+        if (*class < STORE_CLASSES)
+            return mover;
+    }
+    *class = any_class(store, &worker->writer, bytes);
+    return *class < STORE_CLASSES ? &worker->writer : NULL;
+}
+
+/* Copies an item to a pool's end and exchanges its slot. Answers false if there is no segment to write to. */
 static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t value, enum store_job_kind kind,
                       const struct entry *entry)
 {
     struct store *store = worker->store;
-    enum store_pool pool = POOL_MAIN;
-    if (kind == JOB_COMPACT)
-        pool = (enum store_pool)store->segments[store_segment_of(store, entry->location)].pool;
-    struct store_writer *mover = &store->mover[pool];
+    enum store_pool from = (enum store_pool)store->segments[store_segment_of(store, entry->location)].pool;
     struct store_item item;
     struct store_place place;
-    uint64_t next, freq = 0;
+    uint64_t next;
     store_item_read(entry->at, &item);
     unsigned class = item.has_expiry ? store_class_of(store, item.expiry, store_now(store)) : 0;
-    uint64_t most = store_item_bytes(&item) + 8 + 7;
-    if (!store_segment_room(store, mover, class, most, 0)) {
-        /* No segment is left for this class: better among others than not at all, or the job could never end. */
-        class = any_class(store, mover, most);
-        if (class == STORE_CLASSES) {
-            mover = &worker->writer;
-            class = any_class(store, mover, most);
-        }
-        if (class == STORE_CLASSES)
-            return false;
-    }
+    uint64_t bytes = store_item_bytes(&item);
+    struct store_writer *mover =
+        mover_for(worker, kind == JOB_COMPACT ? from : next_pool(from), bytes + 8 + 7, &class);
+    if (mover == NULL)
+        return false;
     do {
-        (void)judge(kind, value, &freq);
+        uint64_t freq = (value & STORE_FREQ_MASK) / STORE_FREQ_ONE;
+        if (kind == JOB_EVICT)
+            (void)deserves(store, from, value, bytes, &freq);
         if ((value & STORE_SEEN) != 0 && item.version == 0)
             item.version = store_version_of(store, entry->location);
         store_segment_place(store, mover, class, &item, &place);
@@ -96,6 +102,7 @@ static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t valu
     } while (!__atomic_compare_exchange_n(slot, &value, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
     store_segment_keep(store, mover, &place, item.expiry);
     store_count(&worker->counters.moved_bytes, place.bytes);
+    __atomic_fetch_sub(&store->copy_tokens, (int64_t)place.bytes, __ATOMIC_RELAXED);
     return true;
 }
 
@@ -105,10 +112,10 @@ static bool is_gone(const struct store *store, uint64_t location)
     return flushed != 0 && store_seq_of(store, location) < flushed;
 }
 
-static void count_eviction(struct store_worker *worker, enum store_job_kind kind, uint64_t hash)
+static void count_eviction(struct store_worker *worker, enum store_pool pool, uint64_t hash)
 {
     store_count(&worker->counters.evictions, 1);
-    if (kind == JOB_SMALL) {
+    if (pool == POOL_SMALL) {
         store_count(&worker->counters.evictions_small, 1);
         store_ghost_add(worker->store, hash);
     } else {
@@ -116,23 +123,37 @@ static void count_eviction(struct store_worker *worker, enum store_job_kind kind
     }
 }
 
-/*
- * Eviction must free something, however much was read: of a segment, three quarters may move at most, and half of it
- * for what was read only once. Else a put might wait until all of the memory was copied.
- */
-static bool moves_enough(const struct store *store, const struct store_job *job, uint64_t slot)
+/* The fate of a live item. */
+static enum fate judge(const struct store *store, enum store_job_kind kind, enum store_pool pool, uint64_t slot,
+                       uint64_t bytes)
 {
-    uint32_t size = store_segment_bytes(store);
-    if (job->kind == JOB_COMPACT)
-        return false;
-    return job->moved >= size / 4 * 3 || (job->moved >= size / 2 && (slot & STORE_FREQ_MASK) <= STORE_FREQ_ONE);
+    uint64_t freq;
+    if (kind == JOB_COMPACT)
+        return FATE_MOVE;
+    if (kind != JOB_EVICT)
+        return FATE_KEEP;
+    return store_peek(&store->copy_tokens) > 0 && deserves(store, pool, slot, bytes, &freq) ? FATE_MOVE : FATE_DROP;
+}
+
+/* What jobs do with an item that stays where it is. Its bucket is locked. */
+static void note_kept(struct store *store, struct store_job *job, uint64_t *slot, const struct store_item *item,
+                      uint64_t bytes)
+{
+    uint64_t value = store_load(slot);
+    bool hit = (value & STORE_FREQ_MASK) != 0;
+    if (job->kind == JOB_WEIGH && hit)
+        job->hit += (uint32_t)bytes;
+    if (job->kind == JOB_RELINK && hit)
+        (void)__atomic_compare_exchange_n(slot, &value, value - STORE_FREQ_ONE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    if (job->kind == JOB_EXPIRE && item->has_expiry)
+        store_min(&store->segments[job->segment].min_expiry, item->expiry);
 }
 
 /* Decides about one item. Answers false if it would have to move and can't. */
 static bool settle(struct store_worker *worker, struct store_job *job, const struct entry *entry)
 {
     struct store *store = worker->store;
-    enum store_job_kind kind = job->kind;
+    enum store_pool pool = (enum store_pool)store_peek(&store->segments[job->segment].pool);
     struct store_bucket *home = store_index_lock(store, entry->hash);
     uint64_t *slot = store_index_slot_of(store, home, entry->location);
     if (slot == NULL) {
@@ -140,25 +161,21 @@ static bool settle(struct store_worker *worker, struct store_job *job, const str
         return true;
     }
     struct store_item item;
-    uint64_t value = store_load(slot), freq = 0, bytes = store_item_read(entry->at, &item);
+    uint64_t value = store_load(slot), bytes = store_item_read(entry->at, &item);
     bool gone = is_gone(store, entry->location);
     bool expired = !gone && item.has_expiry && item.expiry <= store_now(store);
-    enum fate fate = gone || expired ? FATE_DROP : judge(kind, value, &freq);
-    if (fate == FATE_MOVE && moves_enough(store, job, value)) {
-        fate = FATE_DROP;
-    } else if (fate == FATE_MOVE && !move_item(worker, slot, value, kind, entry)) {
+    enum fate fate = gone || expired ? FATE_DROP : judge(store, job->kind, pool, value, bytes);
+    if (fate == FATE_MOVE && !move_item(worker, slot, value, job->kind, entry)) {
         if (store->config.eviction == STORE_REFUSE) {
             store_index_unlock(home);
             return false;
         }
         fate = FATE_DROP;
     }
-    if (fate == FATE_MOVE)
-        job->moved += (uint32_t)bytes;
     if (fate == FATE_DROP)
         store_publish(slot, (uint64_t)0);
-    else if (fate == FATE_KEEP && item.has_expiry)
-        store_min(&store->segments[store_segment_of(store, entry->location)].min_expiry, item.expiry);
+    else if (fate == FATE_KEEP)
+        note_kept(store, job, slot, &item, bytes);
     store_index_unlock(home);
     if (fate != FATE_KEEP)
         store_release(store, entry->location, bytes);
@@ -167,7 +184,7 @@ static bool settle(struct store_worker *worker, struct store_job *job, const str
         if (expired)
             store_count(&worker->counters.expirations, 1);
         else if (!gone)
-            count_eviction(worker, kind, entry->hash);
+            count_eviction(worker, pool, entry->hash);
     }
     return true;
 }
@@ -199,19 +216,46 @@ static unsigned gather(const struct store *store, uint32_t segment, uint32_t *at
     return count;
 }
 
+/* The segment goes back to a pool, as it is. */
+static void put_back(struct store *store, struct store_job *job, enum store_pool pool)
+{
+    struct store_segment *at = &store->segments[job->segment];
+    uint32_t counted = store_peek(&at->counted);
+    store_segment_count(store, at, 0);
+    pthread_mutex_lock(&store->mutex);
+    store_segment_enqueue(store, job->segment, pool);
+    pthread_mutex_unlock(&store->mutex);
+    store_segment_count(store, at, counted);
+    job->kind = JOB_NONE;
+}
+
+/* All items were looked at. */
 static void end_job(struct store *store, struct store_job *job)
 {
     struct store_segment *at = &store->segments[job->segment];
-    bool drained = store_segment_live(at) >> 32 == 0;
-    if (job->kind != JOB_EXPIRE && drained) {
+    if (job->kind == JOB_EXPIRE) {
+        job->kind = JOB_NONE;
+    } else if (job->kind == JOB_WEIGH && job->hit >= job->least) {
+        *job = (struct store_job){.kind = JOB_RELINK, .segment = job->segment, .seq = job->seq};
+    } else if (job->kind == JOB_WEIGH) {
+        *job = (struct store_job){.kind = JOB_EVICT, .segment = job->segment, .seq = job->seq};
+    } else if (job->kind == JOB_RELINK) {
+        store->relinks++;
+        put_back(store, job, POOL_KEPT);
+    } else if (store_segment_live(at) >> 32 == 0) {
+        store->relinks = 0;
+        store_segment_count(store, at, 0);
         store_segment_retire(store, job->segment);
-    } else if (job->kind != JOB_EXPIRE) {
-        pthread_mutex_lock(&store->mutex);
-        store_publish(&at->state, (uint8_t)SEGMENT_SEALED);
-        store_list_push(store, &store->pool[at->pool], job->segment);
-        pthread_mutex_unlock(&store->mutex);
+        job->kind = JOB_NONE;
+    } else {
+        put_back(store, job, (enum store_pool)at->pool);
     }
-    job->kind = JOB_NONE;
+}
+
+/* Can a weighed segment no longer reach what it needs? */
+static bool is_too_light(const struct store_job *job, uint32_t used)
+{
+    return job->kind == JOB_WEIGH && job->hit + (used - job->at) < job->least;
 }
 
 uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, unsigned items)
@@ -225,12 +269,14 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
     unsigned count = gather(store, job->segment, &job->at, used, items, entries);
     for (unsigned i = 0; i < count; i++) {
         if (!settle(worker, job, &entries[i])) {
-            job->at = (uint32_t)(entries[i].location - store_segment_location(store, job->segment));
-            return job->at - from;
+            /* Another segment may be all dead meanwhile: this one must not stand in its way. */
+            uint64_t done = (uint64_t)(entries[i].location - store_segment_location(store, job->segment)) - from;
+            put_back(store, job, (enum store_pool)segment->pool);
+            return done;
         }
     }
     uint64_t done = job->at - from + 1;
-    if (job->at >= used)
+    if (job->at >= used || is_too_light(job, used))
         end_job(store, job);
     return done;
 }
@@ -253,21 +299,25 @@ uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evic
     uint64_t value = store_load(slot);
     bool gone = is_gone(store, location);
     bool expired = !gone && item.expiry <= store_now(store) && item.expiry != STORE_NEVER;
-    bool again = !gone && !expired && ((value & STORE_FREQ_MASK) != 0 || !evict);
+    enum store_pool pool = (enum store_pool)store_large_at(store, page)->pool;
+    uint64_t freq = 0;
+    bool again = !gone && !expired && (!evict || deserves(store, pool, value, bytes, &freq));
     if (!again)
         store_publish(slot, (uint64_t)0);
     else if (evict)
-        (void)__atomic_compare_exchange_n(slot, &value, value - STORE_FREQ_ONE, false, __ATOMIC_ACQ_REL,
-                                          __ATOMIC_RELAXED);
+        (void)__atomic_compare_exchange_n(slot, &value, (value & ~STORE_FREQ_MASK) | freq * STORE_FREQ_ONE, false,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     store_index_unlock(home);
     if (again && evict)
-        store_large_requeue(store, page);
+        store_large_requeue(store, page, next_pool(pool));
     if (!again) {
         store_release(store, location, bytes);
         store_index_note(worker, -1);
         store_count(&worker->counters.expirations, expired);
         store_count(&worker->counters.evictions, !expired && !gone);
         store_count(&worker->counters.evictions_large, !expired && !gone);
+        if (!expired && !gone && pool == POOL_SMALL)
+            store_ghost_add(store, hash);
     }
     return STORE_PAGE;
 }
@@ -280,6 +330,8 @@ static bool sweep_large(struct store_worker *worker)
     struct store *store = worker->store;
     for (unsigned i = 0; i < LARGE_AT_ONCE; i++) {
         pthread_mutex_lock(&store->mutex);
+        while (store->sweep_large == STORE_NONE && store->sweep_pool + 1 < POOL_COUNT)
+            store->sweep_large = store->large[++store->sweep_pool].head;
         uint32_t page = store->sweep_large;
         if (page != STORE_NONE)
             store->sweep_large = store_large_at(store, page)->next;
@@ -317,7 +369,8 @@ bool store_drain_expired(struct store_worker *worker, uint32_t segments, unsigne
         store->sweeping = true;
         store->sweep_segment = 0;
         pthread_mutex_lock(&store->mutex);
-        store->sweep_large = store->large.head;
+        store->sweep_pool = POOL_SMALL; /* What goes round meanwhile goes to a later one. */
+        store->sweep_large = store->large[POOL_SMALL].head;
         pthread_mutex_unlock(&store->mutex);
     }
     for (; segments > 0 && store->sweep_segment < store_peek(&store->fresh); segments--, store->sweep_segment++) {
@@ -338,6 +391,28 @@ bool store_drain_expired(struct store_worker *worker, uint32_t segments, unsigne
         return true;
     store->sweeping = false;
     return false;
+}
+
+/* Answers whether there was any. */
+static bool drop_flushed_large(struct store_worker *worker, uint64_t flushed)
+{
+    struct store *store = worker->store;
+    bool left = false;
+    for (unsigned i = 0; i < LARGE_AT_ONCE; i++) {
+        uint32_t page = STORE_NONE;
+        pthread_mutex_lock(&store->mutex);
+        for (unsigned pool = 0; pool < POOL_COUNT && page == STORE_NONE; pool++) {
+            page = store->large[pool].head; /* Not in order of age: some had another turn. */
+            while (page != STORE_NONE && store_large_at(store, page)->seq >= flushed)
+                page = store_large_at(store, page)->next;
+        }
+        pthread_mutex_unlock(&store->mutex);
+        if (page == STORE_NONE)
+            return left;
+        (void)store_drain_large(worker, page, true);
+        left = true;
+    }
+    return left;
 }
 
 bool store_drain_flushed(struct store_worker *worker)
@@ -364,17 +439,7 @@ bool store_drain_flushed(struct store_worker *worker)
         store->job = (struct store_job){.kind = JOB_COMPACT, .segment = i, .seq = store_peek(&at->seq)};
         return true;
     }
-    for (unsigned i = 0; i < LARGE_AT_ONCE; i++) {
-        pthread_mutex_lock(&store->mutex);
-        uint32_t page = store->large.head; /* Not in order of age: some had another turn. */
-        while (page != STORE_NONE && store_large_at(store, page)->seq >= flushed)
-            page = store_large_at(store, page)->next;
-        pthread_mutex_unlock(&store->mutex);
-        if (page == STORE_NONE)
-            break;
-        (void)store_drain_large(worker, page, true);
-        left = true;
-    }
+    left = drop_flushed_large(worker, flushed) || left;
     if (!left)
         (void)__atomic_compare_exchange_n(&store->flushed, &flushed, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
     return left;

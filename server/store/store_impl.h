@@ -45,10 +45,11 @@
 #define STORE_HELD_MAX     UINT16_MAX /**< Pins of one segment or large item; more are refused. */
 #define STORE_SLOTS        7U
 #define STORE_CHAIN_MAX    8U /**< Overflow buckets of one home bucket at most. */
-#define STORE_CLASSES      4U /**< Classes of time to live, each with its own open segment. */
+#define STORE_CLASSES      3U /**< Classes of time to live, each with its own open segment. */
 #define STORE_SLICE        64U
 #define STORE_PAGE         4096U
 #define STORE_NONE         UINT32_MAX /**< No segment, no page. */
+#define STORE_NO_EXPIRY    UINT32_MAX /**< store_segment.last_expiry: not all items ever expire. */
 
 /* ---- relaxed counters and the like ---- */
 
@@ -96,21 +97,26 @@ enum store_state {
     SEGMENT_FREE
 };
 
-enum store_pool { POOL_SMALL, POOL_MAIN, POOL_COUNT };
+/** Where items stand in the order of eviction: on trial, read since then, read again (store_evict.c). */
+enum store_pool { POOL_SMALL, POOL_MAIN, POOL_KEPT, POOL_COUNT };
 
 struct store_segment {
     uint64_t seq;        /**< Atomic. Unique to this use of the segment; part of its items' versions. */
     uint64_t dead;       /**< Atomic: items << 32 | bytes that are no longer live. */
     uint64_t min_expiry; /**< Atomic: no live item expires earlier. */
-    uint64_t retired_at; /**< The epoch that all workers must have seen before reuse. */
-    uint32_t used;       /**< Atomic; written by its writer only: bytes, */
-    uint32_t items;      /**< and items, dead ones included. */
-    uint32_t next, prev; /**< In the list of its state. */
-    uint32_t pins;       /**< Atomic. */
-    uint32_t padding;    /**< Atomic, its writer's: bytes of `used` that belong to no item. */
-    uint8_t state;       /**< Atomic enum store_state. */
-    uint8_t pool;
-    uint8_t unused[6];
+    union {
+        uint64_t order;      /**< In a pool: its place in the order of eviction. */
+        uint64_t retired_at; /**< Retired: the epoch that all workers must have seen before reuse. */
+    };
+    uint32_t used;        /**< Atomic; written by its writer only: bytes, */
+    uint32_t items;       /**< and items, dead ones included. */
+    uint32_t next, prev;  /**< In the list of its state. */
+    uint32_t padding;     /**< Atomic, its writer's: bytes of `used` that belong to no item. */
+    uint32_t counted;     /**< Atomic: live bytes of it that pool_live includes. */
+    uint32_t last_expiry; /**< Atomic, in seconds: every item has expired then; STORE_NO_EXPIRY: not all ever do. */
+    uint16_t pins;        /**< Atomic. */
+    uint8_t state;        /**< Atomic enum store_state. */
+    uint8_t pool;         /**< Atomic enum store_pool. */
 };
 static_assert(sizeof(struct store_segment) == 64, "segments do not share cache lines");
 
@@ -121,9 +127,10 @@ struct store_large {
     uint64_t order;      /**< Its place in the order of eviction. */
     uint32_t pages;
     uint32_t next, prev; /**< Pages of neighbours in the list, or STORE_NONE. */
-    uint32_t pins;       /**< Atomic. */
+    uint16_t pins;       /**< Atomic. */
     uint8_t listed;
-    uint8_t unused[23];
+    uint8_t pool;
+    uint8_t unused[24];
 };
 static_assert(sizeof(struct store_large) == 64, "the item behind it is 8-aligned");
 
@@ -175,8 +182,9 @@ static_assert(sizeof(struct store_worker) <= 256, "workers are charged at start"
 enum store_job_kind {
     JOB_NONE,
     JOB_COMPACT, /**< All that lives moves within its pool. */
-    JOB_SMALL,   /**< What was read moves to main, the rest goes, leaving a ghost. */
-    JOB_MAIN,    /**< What was read moves to the end of main, the rest goes. */
+    JOB_EVICT,   /**< What was read moves to the next pool, the rest goes. */
+    JOB_WEIGH,   /**< Nothing changes: is so much of it hit that it is better left as it is? */
+    JOB_RELINK,  /**< It is: each item loses a hit, and the whole segment goes to the end of the kept pool. */
     JOB_EXPIRE   /**< Only what has expired goes; the segment stays what it is. */
 };
 
@@ -184,7 +192,8 @@ struct store_job {
     enum store_job_kind kind;
     uint32_t segment;
     uint32_t at;  /**< Offset of the next item. */
-    uint32_t moved; /**< Bytes that had a second chance. */
+    uint32_t hit;  /**< JOB_WEIGH: bytes of live items that were read. */
+    uint32_t least; /**< JOB_WEIGH: as many are enough. */
     uint64_t seq; /**< Of the segment when the job began. */
 };
 
@@ -201,7 +210,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint64_t *page_map;
     uint16_t *ghosts;
     uint64_t arena_at, large_at; /**< Locations. */
-    uint64_t bucket_max, overflow_max, ghost_mask, large_pages;
+    uint64_t bucket_max, overflow_max, ghost_rows_max, large_pages;
     uint64_t fixed;              /**< Bytes charged at start for all but the index, */
     uint64_t first_index_bytes;  /**< and for it. */
     uint32_t segment_count, segment_shift;
@@ -214,6 +223,8 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     /* Read by everybody, rarely written. */
     _Alignas(64) uint64_t bucket_count; /**< Atomic. */
     uint64_t flushed;                   /**< Atomic: what has a smaller seq is gone; 0 if nothing such is left. */
+    uint64_t mean_bytes;                /**< Atomic hint: of a live item. */
+    uint64_t ghost_rows;                /**< Atomic: in use. */
 
     _Alignas(64) uint64_t epoch; /**< Atomic. */
     uint64_t seq;                /**< Atomic: the last one given out. */
@@ -231,7 +242,8 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint32_t available;          /**< Atomic hint: segments to be had, the reserve included. */
     struct store_list free, unused, retired, pinned;
     struct store_list pool[POOL_COUNT];
-    struct store_list large, large_retired;
+    struct store_list large[POOL_COUNT], large_retired;
+    uint64_t orders;             /**< Places in the order of eviction that were given out. */
     uint64_t large_bytes;        /**< Of pages. */
     uint64_t retired_large_bytes;
     uint32_t sweep_large;
@@ -242,9 +254,14 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     struct store_job sweep;      /**< Expiring. */
     struct store_writer mover[POOL_COUNT];
     uint32_t scan_from;
+    uint32_t relinks;            /**< Segments relinked since one was drained. */
     uint32_t sweep_segment;
+    enum store_pool sweep_pool;
     uint64_t sweep_after;
     bool sweeping;
+
+    _Alignas(64) int64_t copy_tokens;  /**< Atomic: bytes that eviction and compaction may copy. */
+    int64_t pool_live[POOL_COUNT];     /**< Atomic: live bytes, as of when each segment was last counted. */
 
     _Alignas(64) uint64_t pinned_views; /**< Atomic. */
     uint64_t pinned_bytes;              /**< Atomic. */
@@ -388,6 +405,9 @@ void store_segment_place(const struct store *store, const struct store_writer *w
 void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
                         uint64_t expiry);
 
+/** @brief An item of the segment lives until then. */
+void store_segment_expires(struct store_segment *segment, uint64_t expiry);
+
 /** @brief Close a writer's segments: all, or those that a flush emptied. */
 void store_segment_seal(struct store *store, struct store_writer *writer, uint64_t below_seq);
 
@@ -403,6 +423,15 @@ uint32_t store_reclaim(struct store *store);
 /** @brief A segment's live items << 32 | live bytes. */
 uint64_t store_segment_live(const struct store_segment *segment);
 
+/** @brief Bring pool_live up to date with a segment. @param live  its live bytes now; 0: it leaves its pool. */
+void store_segment_count(struct store *store, struct store_segment *segment, uint32_t live);
+
+/** @brief Into a pool's FIFO, sealed. The mutex is held. */
+void store_segment_enqueue(struct store *store, uint32_t segment, enum store_pool pool);
+
+/** @brief Bytes were written that are worth copying others for. */
+void store_earn(struct store *store, uint64_t bytes);
+
 void store_list_init(struct store_list *list);
 void store_list_push(struct store *store, struct store_list *list, uint32_t segment);
 void store_list_remove(struct store *store, struct store_list *list, uint32_t segment);
@@ -416,8 +445,8 @@ uint64_t store_large_pages(uint64_t item_bytes);
 /** @brief Take pages for an item; charged. @return false: no memory. */
 bool store_large_place(struct store *store, uint64_t item_bytes, struct store_place *place);
 
-/** @brief Into the FIFO, the item being published. */
-void store_large_keep(struct store *store, uint32_t page);
+/** @brief Into a pool's FIFO, the item being published. */
+void store_large_keep(struct store *store, uint32_t page, enum store_pool pool);
 
 /** @brief Nobody ever saw it: free at once. */
 void store_large_drop(struct store *store, uint32_t page);
@@ -428,8 +457,8 @@ void store_large_retire(struct store *store, uint32_t page);
 /** @brief The mutex being held: free what waited until `epoch`. */
 void store_large_reclaim(struct store *store, uint64_t epoch);
 
-/** @brief Move to the end of the FIFO. */
-void store_large_requeue(struct store *store, uint32_t page);
+/** @brief Move to the end of a pool's FIFO. */
+void store_large_requeue(struct store *store, uint32_t page, enum store_pool pool);
 
 /* ---- grace periods, pins (store_qsbr.c) ---- */
 
@@ -470,11 +499,27 @@ bool store_admit(struct store_worker *worker, uint64_t bytes, bool large);
 
 bool store_sweep(struct store_worker *worker);
 
+/* ---- the order of eviction (store_evict.c) ---- */
+
+/** @brief Live bytes of each pool, and of all; brings mean_bytes up to date. */
+uint64_t store_weigh_pools(struct store *store, uint64_t live[POOL_COUNT]);
+
+/** @brief Hits that an item of this size needs to stay. */
+unsigned store_hits_needed(const struct store *store, uint64_t bytes);
+
+/** @brief Hits that a new item of this size starts with. */
+unsigned store_hits_first(const struct store *store, uint64_t bytes);
+
 /* ---- ghosts (store_ghost.c) ---- */
 
+/** @brief Remember what was just evicted. Of the maintainer. */
 void store_ghost_add(struct store *store, uint64_t hash);
+
 /** @brief Was it evicted a short while ago? It is forgotten then. */
 bool store_ghost_take(struct store *store, uint64_t hash);
+
+/** @brief Let as many be remembered as suits the number of items, a row at a time. Of the maintainer. */
+void store_ghost_fit(struct store *store);
 
 /* ---- numbers (store_number.c) ---- */
 

@@ -113,6 +113,7 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
     uint32_t page = find_pages(store, 0, store->large_pages, pages);
     if (page == STORE_NONE) {
         store->committed -= pages * STORE_PAGE;
+        store_update_available(store);
     } else {
         mark_pages(store, page, pages, true);
         store->large_bytes += pages * STORE_PAGE;
@@ -123,7 +124,6 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
     struct store_large *large = store_large_at(store, page);
     large->pages = (uint32_t)pages;
     large->seq = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
-    large->order = large->seq;
     uint64_t location = store->large_at + (uint64_t)page * STORE_PAGE + sizeof(struct store_large);
     *place = (struct store_place){.at = store_at(store, location),
                                   .location = location,
@@ -133,12 +133,32 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
     return true;
 }
 
-void store_large_keep(struct store *store, uint32_t page)
+/* Into a pool, as its youngest. */
+static void enqueue(struct store *store, uint32_t page, enum store_pool pool)
 {
+    struct store_large *large = store_large_at(store, page);
+    store_poke(&large->pool, (uint8_t)pool);
+    large->order = ++store->orders;
+    list_push(store, &store->large[pool], page);
+    __atomic_fetch_add(&store->pool_live[pool], (int64_t)large->pages * STORE_PAGE, __ATOMIC_RELAXED);
+}
+
+static void dequeue(struct store *store, uint32_t page)
+{
+    struct store_large *large = store_large_at(store, page);
+    list_remove(store, &store->large[large->pool], page);
+    __atomic_fetch_sub(&store->pool_live[large->pool], (int64_t)large->pages * STORE_PAGE, __ATOMIC_RELAXED);
+}
+
+void store_large_keep(struct store *store, uint32_t page, enum store_pool pool)
+{
+    uint64_t unused[POOL_COUNT];
     pthread_mutex_lock(&store->mutex);
     store_large_at(store, page)->listed = LARGE_LISTED;
-    list_push(store, &store->large, page);
+    enqueue(store, page, pool);
+    (void)store_weigh_pools(store, unused);
     pthread_mutex_unlock(&store->mutex);
+    store_earn(store, (uint64_t)store_large_at(store, page)->pages * STORE_PAGE);
 }
 
 /* Frees pages. The mutex is held. */
@@ -165,7 +185,7 @@ void store_large_retire(struct store *store, uint32_t page)
     pthread_mutex_lock(&store->mutex);
     struct store_large *large = store_large_at(store, page);
     assert(large->listed == LARGE_LISTED);
-    list_remove(store, &store->large, page);
+    dequeue(store, page);
     large->listed = LARGE_GONE;
     large->retired_at = __atomic_add_fetch(&store->epoch, 1, __ATOMIC_SEQ_CST);
     list_push(store, &store->large_retired, page);
@@ -173,13 +193,12 @@ void store_large_retire(struct store *store, uint32_t page)
     pthread_mutex_unlock(&store->mutex);
 }
 
-void store_large_requeue(struct store *store, uint32_t page)
+void store_large_requeue(struct store *store, uint32_t page, enum store_pool pool)
 {
     pthread_mutex_lock(&store->mutex);
     if (store_large_at(store, page)->listed == LARGE_LISTED) {
-        store_large_at(store, page)->order = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
-        list_remove(store, &store->large, page);
-        list_push(store, &store->large, page);
+        dequeue(store, page);
+        enqueue(store, page, pool);
     }
     pthread_mutex_unlock(&store->mutex);
 }

@@ -10,6 +10,8 @@
  */
 #include "server/store/store_impl.h"
 
+#define GROWN 8U /* Times as large as before: on trial again. */
+
 /* ---- what is known of an item ---- */
 
 static uint64_t expiry_after(uint64_t now, uint64_t ttl_ms)
@@ -114,6 +116,17 @@ static uint64_t *coldest_slot(const struct store *store, const struct store_foun
     return coldest;
 }
 
+/* The pool of an item that takes another one's place: the same, unless it has grown so much that it must earn it anew. */
+static enum store_pool pool_after(const struct store *store, uint64_t old, uint64_t bytes)
+{
+    struct store_item item;
+    if (store_item_read(store_at(store, old), &item) * GROWN <= bytes)
+        return POOL_SMALL;
+    const uint8_t *pool = store_is_large(store, old) ? &store_large_at(store, store_page_of(store, old))->pool
+                                                     : &store->segments[store_segment_of(store, old)].pool;
+    return (enum store_pool)store_peek(pool);
+}
+
 /*
  * Publishes a written item in the place of found->slot's, or in a new slot. The bucket is locked, and is unlocked.
  * Answers false if there is no slot.
@@ -132,19 +145,26 @@ static bool publish(struct store_worker *worker, struct draft *draft, struct sto
     }
     if (to == NULL)
         return false;
-    if (draft->need.large)
-        store_large_keep(store, draft->place.page);
-    else
-        store_segment_keep(store, &worker->writer, &draft->place, draft->item.expiry);
+    enum store_pool pool = POOL_SMALL;
     if (replaces_live) {
         freq = (found->value & STORE_FREQ_MASK) / STORE_FREQ_ONE;
         freq = freq < 3 ? freq + 1 : 3;
-    } else if (store->config.eviction == STORE_EVICT && store_ghost_take(store, draft->key->hash)) {
-        freq = 1;
-        store_count(&worker->counters.ghost_hits, 1);
+        pool = pool_after(store, store_slot_location(found->value), draft->place.bytes);
+    } else if (store->config.eviction == STORE_EVICT) {
+        freq = store_hits_first(store, draft->place.bytes);
+        if (store_ghost_take(store, draft->key->hash)) {
+            pool = POOL_MAIN;
+            store_count(&worker->counters.ghost_hits, 1);
+        }
     }
-    if (draft->need.large && freq == 0)
-        freq = 1; /* Else it would go before all those that were there already and have been read. */
+    if (draft->need.large) {
+        store_large_keep(store, draft->place.page, pool);
+    } else {
+        store_segment_keep(store, &worker->writer, &draft->place, draft->item.expiry);
+        /* It is written to the small pool, whose end it leaves for main if it has hits enough. */
+        unsigned needed = pool == POOL_SMALL ? 0 : store_hits_needed(store, draft->place.bytes);
+        freq = freq < needed ? needed : freq;
+    }
     slot = (draft->key->hash & STORE_TAG_MASK) | freq * STORE_FREQ_ONE | (draft->seen ? STORE_SEEN : 0) |
            draft->place.location;
     /* Readers may raise what stands there meanwhile, but they never change where it points. */
@@ -321,8 +341,12 @@ static bool set_expiry(struct store *store, const struct store_found *found, str
     /* Who sweeps resets min_expiry, then reads the field: either it sees this, or we see the reset. */
     __atomic_store_n(field, expiry, __ATOMIC_SEQ_CST);
     item->expiry = expiry;
-    if (!store_is_large(store, location) && expiry != STORE_NEVER)
-        store_min(&store->segments[store_segment_of(store, location)].min_expiry, expiry);
+    if (store_is_large(store, location))
+        return true;
+    struct store_segment *segment = &store->segments[store_segment_of(store, location)];
+    if (expiry != STORE_NEVER)
+        store_min(&segment->min_expiry, expiry);
+    store_segment_expires(segment, expiry);
     return true;
 }
 

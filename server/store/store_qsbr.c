@@ -65,7 +65,7 @@ uint64_t store_oldest_epoch(struct store *store)
 #define PIN_LARGE ((uint64_t)1 << 63)
 
 /* The count of what a pin names, and the bytes that it holds. */
-static uint32_t *pins_of(struct store *store, uint64_t pin, uint64_t *bytes)
+static uint16_t *pins_of(struct store *store, uint64_t pin, uint64_t *bytes)
 {
     if ((pin & PIN_LARGE) != 0) {
         struct store_large *large = store_large_at(store, (uint32_t)pin);
@@ -80,14 +80,14 @@ bool store_pin(struct store_worker *worker, const struct store_view *view)
 {
     struct store *store = worker->store;
     uint64_t bytes;
-    uint32_t *pins = pins_of(store, view->pin, &bytes);
-    uint32_t was = store_peek(pins);
+    uint16_t *pins = pins_of(store, view->pin, &bytes);
+    uint16_t was = store_peek(pins);
     do {
         if (was >= STORE_HELD_MAX)
             return false;
         if (was == 0 && store_peek(&store->pinned_bytes) + bytes > store->limit / PINNED_SHARE)
             return false;
-    } while (!__atomic_compare_exchange_n(pins, &was, was + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    } while (!__atomic_compare_exchange_n(pins, &was, (uint16_t)(was + 1), true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
     if (was == 0)
         __atomic_fetch_add(&store->pinned_bytes, bytes, __ATOMIC_RELAXED);
     __atomic_fetch_add(&store->pinned_views, 1, __ATOMIC_RELAXED);
@@ -98,7 +98,7 @@ void store_unpin(struct store_worker *worker, uint64_t pin)
 {
     struct store *store = worker->store;
     uint64_t bytes;
-    uint32_t *pins = pins_of(store, pin, &bytes);
+    uint16_t *pins = pins_of(store, pin, &bytes);
     /* The bytes go first: at 0 pins, what was pinned may be gone. */
     __atomic_fetch_sub(&store->pinned_views, 1, __ATOMIC_RELAXED);
     uint32_t was = __atomic_fetch_sub(pins, 1, __ATOMIC_ACQ_REL);

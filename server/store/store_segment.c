@@ -15,8 +15,16 @@
 
 #define RECLAIM_AT_ONCE 64U
 #define WRITE_AHEAD     512U /* Bytes before an open segment's end that are fetched for writing. */
+#define COPY_PER_BYTE   3U /* Bytes that may be copied for each byte written, */
+#define COPY_BURST      6U /* and segments that may be saved up. */
+#define SHORT_TTL_MS    4000U
 
 /* ---- lists; the mutex is held ---- */
+
+static void set_state(struct store_segment *segment, enum store_state state)
+{
+    store_publish(&segment->state, (uint8_t)state);
+}
 
 void store_list_init(struct store_list *list)
 {
@@ -50,12 +58,35 @@ void store_list_remove(struct store *store, struct store_list *list, uint32_t se
     list->count--;
 }
 
-/* ---- the budget; the mutex is held ---- */
+/* ---- pools ---- */
 
-static void set_state(struct store_segment *segment, enum store_state state)
+void store_segment_count(struct store *store, struct store_segment *segment, uint32_t live)
 {
-    store_publish(&segment->state, (uint8_t)state);
+    uint32_t was = __atomic_exchange_n(&segment->counted, live, __ATOMIC_RELAXED);
+    if (was != live)
+        __atomic_fetch_add(&store->pool_live[store_peek(&segment->pool)], (int64_t)live - was, __ATOMIC_RELAXED);
 }
+
+void store_segment_enqueue(struct store *store, uint32_t segment, enum store_pool pool)
+{
+    struct store_segment *at = &store->segments[segment];
+    store_poke(&at->pool, (uint8_t)pool);
+    at->order = ++store->orders;
+    set_state(at, SEGMENT_SEALED);
+    store_list_push(store, &store->pool[pool], segment);
+}
+
+void store_earn(struct store *store, uint64_t bytes)
+{
+    int64_t most = (int64_t)COPY_BURST << store->segment_shift, sum = store_peek(&store->copy_tokens);
+    int64_t earned = (int64_t)(bytes * COPY_PER_BYTE);
+    int64_t next;
+    do {
+        next = sum + earned < most ? sum + earned : most;
+    } while (!__atomic_compare_exchange_n(&store->copy_tokens, &sum, next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
+/* ---- the budget; the mutex is held ---- */
 
 void store_update_available(struct store *store)
 {
@@ -98,15 +129,17 @@ unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now
     if (expiry == STORE_NEVER || store->classes == 1)
         return 0;
     uint64_t ttl = expiry > now ? expiry - now : 0;
-    return ttl < 60000 ? 1 : ttl < 3600000 ? 2 : 3;
+    return ttl <= SHORT_TTL_MS ? 1 : 2;
 }
 
 static void seal(struct store *store, struct store_writer *writer, unsigned class)
 {
     struct store_open *open = &writer->open[class];
     struct store_segment *segment = &store->segments[open->segment];
-    set_state(segment, SEGMENT_SEALED);
-    store_list_push(store, &store->pool[segment->pool], open->segment);
+    store_segment_enqueue(store, open->segment, (enum store_pool)segment->pool);
+    uint64_t live = store_segment_live(segment), unused[POOL_COUNT];
+    store_segment_count(store, segment, (uint32_t)live);
+    (void)store_weigh_pools(store, unused);
     open->segment = STORE_NONE;
 }
 
@@ -145,6 +178,11 @@ static uint32_t take_segment(struct store *store, uint32_t keep)
     return segment;
 }
 
+static bool is_mover(const struct store *store, const struct store_writer *writer)
+{
+    return writer >= store->mover && writer < store->mover + POOL_COUNT;
+}
+
 bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
                         uint32_t keep)
 {
@@ -157,13 +195,16 @@ bool store_segment_room(struct store *store, struct store_writer *writer, unsign
     if (segment != STORE_NONE) {
         if (open->segment != STORE_NONE)
             seal(store, writer, class);
+        if (!is_mover(store, writer))
+            store_earn(store, store_segment_bytes(store));
         struct store_segment *at = &store->segments[segment];
         store_poke(&at->dead, (uint64_t)0);
         store_poke(&at->min_expiry, STORE_NEVER);
         store_poke(&at->used, 0U);
         store_poke(&at->items, 0U);
         store_poke(&at->padding, 0U);
-        at->pool = (uint8_t)writer->pool;
+        store_poke(&at->last_expiry, class == 0 ? STORE_NO_EXPIRY : 0U);
+        store_poke(&at->pool, (uint8_t)writer->pool);
         store_poke(&at->seq, __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST));
         set_state(at, SEGMENT_OPEN);
         *open = (struct store_open){.segment = segment};
@@ -202,6 +243,15 @@ static void prefetch_ahead(const struct store *store, const struct store_place *
         __builtin_prefetch(start + at, 1);
 }
 
+void store_segment_expires(struct store_segment *segment, uint64_t expiry)
+{
+    uint32_t until = expiry / 1000 + 1 < STORE_NO_EXPIRY ? (uint32_t)(expiry / 1000 + 1) : STORE_NO_EXPIRY;
+    uint32_t was = store_peek(&segment->last_expiry);
+    while (until > was &&
+           !__atomic_compare_exchange_n(&segment->last_expiry, &was, until, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+}
+
 void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
                         uint64_t expiry)
 {
@@ -218,6 +268,7 @@ void store_segment_keep(struct store *store, struct store_writer *writer, const 
     __atomic_store_n(&segment->used, open->used, expiry == STORE_NEVER ? __ATOMIC_RELEASE : __ATOMIC_SEQ_CST);
     if (expiry != STORE_NEVER)
         store_min(&segment->min_expiry, expiry);
+    store_segment_expires(segment, expiry);
 }
 
 /* ---- dying ---- */

@@ -110,7 +110,10 @@ static const char *compare(struct store *store, const struct survey *found)
         if (live != found->segments[i])
             return "a segment's live bytes are wrong";
     }
-    if (store->large.count != found->large)
+    uint64_t large = 0;
+    for (unsigned pool = 0; pool < POOL_COUNT; pool++)
+        large += store->large[pool].count;
+    if (large != found->large)
         return "the large items are not those of the index";
     if (store->committed != committed)
         return "the budget is wrong";

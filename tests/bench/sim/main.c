@@ -14,17 +14,20 @@ static const char usage[] =
     "Simulate eviction policies on request streams at a fixed memory, with every byte charged.\n"
     "\n"
     "  --stream FILE|zipf:OPTIONS   a trace (`key,value_bytes` lines, .xz or plain) or a synthetic stream; see synth.c\n"
-    "  --policy NAME[:OPTIONS]      fifo lru slru s3fifo tinylfu redis-lru redis-lfu memcached segment; options stand\n"
-    "                               at the head of the policy's file; cost=0 ours without fragmentation,\n"
+    "  --policy NAME[:OPTIONS]      fifo lru slru s3fifo tinylfu redis-lru redis-lfu memcached segment, and\n"
+    "                               store: the real one; options stand at the head of the policy's file;\n"
+    "                               cost=0 ours without fragmentation,\n"
     "                               cost=1 size classes, cost=2 Redis\n"
     "  --memory BYTES|PERCENT%      of the stream's footprint (16 bytes of key and the value, of each key)\n"
     "  --limit N                    the first N requests only\n"
+    "  --scale N                    values N times as large as in the stream\n"
     "  --self-check                 test the simulator itself\n";
 
 struct args {
     const char *streams[MAX_ARGS], *policies[MAX_ARGS], *memories[MAX_ARGS];
     int stream_count, policy_count, memory_count;
     size_t limit;
+    uint32_t scale;
 };
 
 static int add(const char **list, int *count)
@@ -68,6 +71,14 @@ static int simulate(const struct sim_stream *stream, const char *policy, const c
     return 0;
 }
 
+/* So that a small trace stands for a server of a real size. */
+static void scale_values(struct sim_stream *stream, uint32_t scale)
+{
+    for (size_t i = 0; i < stream->count; i++)
+        stream->requests[i].size *= scale;
+    sim_stream_finish(stream);
+}
+
 static int run(const struct args *args)
 {
     int failed = 0;
@@ -81,6 +92,8 @@ static int run(const struct args *args)
             return 1;
         }
         stream.count = args->limit && args->limit < stream.count ? args->limit : stream.count;
+        if (args->scale > 1)
+            scale_values(&stream, args->scale);
         for (int m = 0; m < args->memory_count; m++)
             for (int p = 0; p < args->policy_count; p++)
                 failed |= simulate(&stream, args->policies[p], args->memories[m]);
@@ -94,7 +107,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         { "stream", required_argument, NULL, 's' }, { "policy", required_argument, NULL, 'p' },
         { "memory", required_argument, NULL, 'm' }, { "limit", required_argument, NULL, 'l' },
-        { "self-check", no_argument, NULL, 'c' },   { "help", no_argument, NULL, 'h' },
+        { "scale", required_argument, NULL, 'x' },   { "self-check", no_argument, NULL, 'c' },   { "help", no_argument, NULL, 'h' },
         { NULL, 0, NULL, 0 },
     };
     struct args args = { 0 };
@@ -113,6 +126,9 @@ int main(int argc, char **argv)
             break;
         case 'l':
             args.limit = strtoull(optarg, NULL, 10);
+            break;
+        case 'x':
+            args.scale = (uint32_t)strtoul(optarg, NULL, 10);
             break;
         case 'c':
             return sim_self_check();

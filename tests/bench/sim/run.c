@@ -8,7 +8,7 @@
 
 static const struct sim_policy *const policies[] = {
     &sim_fifo, &sim_lru, &sim_slru, &sim_s3fifo, &sim_tinylfu, &sim_redis_lru, &sim_redis_lfu, &sim_memcached,
-    &sim_segment,
+    &sim_segment, &sim_store,
 };
 
 const struct sim_policy *sim_policy_find(const char *name)

@@ -5,10 +5,11 @@
  *   stream.c, synth.c   make a request stream: a trace file or a synthetic one; keys are dense numbers 0..keys-1
  *   run.c               drives a policy over a stream, cache-aside, with a clock that advances per request
  *   list_policies.c, s3fifo.c, tinylfu.c, redis.c, memcached.c, segment*.c    the policies
+ *   store_policy.c      the real store as a policy
  *   check.c             the self-check: hand-computed sequences, and byte accounting under random requests
  *   main.c              the command line
  *
- * No bytes are stored: a policy tracks what each item would cost and never charges more than its memory.  Every
+ * No bytes are stored (but by the real store): a policy tracks what each item would cost and never charges more than its memory.  Every
  * policy keeps the invariant `charged <= memory` between calls, and run.c checks it.
  */
 #ifndef CRABCACHE_SIM_H
@@ -149,7 +150,7 @@ uint32_t sim_sketch_estimate(const struct sim_sketch *sketch, uint32_t key);
 bool sim_sketch_add(struct sim_sketch *sketch, uint32_t key, uint32_t times);
 
 extern const struct sim_policy sim_fifo, sim_lru, sim_slru, sim_s3fifo, sim_tinylfu, sim_redis_lru, sim_redis_lfu,
-    sim_memcached, sim_segment;
+    sim_memcached, sim_segment, sim_store;
 
 /* check.c */
 int sim_self_check(void);
