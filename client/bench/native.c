@@ -8,7 +8,8 @@
 #include "client/bench/protocol.h"
 #include "crabcache/wire.h"
 
-#define PAIR_HEAD (2U) /* an ERROR's code, before its text */
+#define ERROR_CODE 2U    /* bytes, before its text */
+#define OTHER_MAX 65536U /* only a VALUE is longer: more is another protocol */
 
 static const uint8_t no_key[PROTOCOL_KEY_MAX];
 
@@ -31,12 +32,12 @@ static enum parsed native_error(const uint8_t *bytes, size_t len, struct reply *
     reply->kind = REPLY_ERROR;
     reply->text = "";
     reply->text_len = 0;
-    if (reply->size > PROTOCOL_HEAD_MAX || reply->size < CRAB_REPLY_HEADER + PAIR_HEAD)
+    if (reply->size > PROTOCOL_HEAD_MAX || reply->size < CRAB_REPLY_HEADER + ERROR_CODE)
         return PARSED_HEAD;
     if (len < reply->size)
         return PARSED_MORE;
-    reply->text = (const char *)bytes + CRAB_REPLY_HEADER + PAIR_HEAD;
-    reply->text_len = (size_t)reply->size - CRAB_REPLY_HEADER - PAIR_HEAD;
+    reply->text = (const char *)bytes + CRAB_REPLY_HEADER + ERROR_CODE;
+    reply->text_len = (size_t)reply->size - CRAB_REPLY_HEADER - ERROR_CODE;
     return PARSED_HEAD;
 }
 
@@ -62,7 +63,10 @@ static enum parsed native_parse(const uint8_t *bytes, size_t len, struct reply *
     if (op == CRAB_REP_VALUE) {
         reply->kind = REPLY_VALUE;
         reply->value_len = body;
+        return PARSED_HEAD;
     }
+    if (body > OTHER_MAX)
+        return PARSED_BROKEN;
     return op == CRAB_REP_ERROR ? native_error(bytes, len, reply) : PARSED_HEAD;
 }
 
