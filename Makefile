@@ -301,7 +301,7 @@ test-%: $(B)/tests/unit/test_% ## One unit test, in MODE: make test-NAME runs te
 	@$<
 
 .PHONY: test-system
-test-system: all ## The system tests, with the programs of MODE (PYTEST_ARGS="-k name")
+test-system: all $(B)/tests/bench/null_server ## The system tests, with the programs of MODE (PYTEST_ARGS="-k name")
 	@[ $(MODE) = release ] || $(MAKE) --no-print-directory MODE=release all
 	@CRABCACHE_BUILD=$(B) $(PYTHON) -m pytest -c tests/pytest.ini --rootdir tests -q $(PYTEST_ARGS) tests/system
 

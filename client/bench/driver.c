@@ -280,7 +280,7 @@ static int give_turns(struct driver *driver, enum phase phase, uint64_t now_ns)
         link_of(driver, driver->slot)->due++;
         driver->slot++;
         touched++;
-        if (driver->quota != UINT64_MAX && due_ns >= driver->kit.measure_ns)
+        if (driver->quota != UINT64_MAX && driver->kit.counting && due_ns >= driver->kit.measure_ns)
             driver->quota--;
     }
     for (uint32_t i = 0; i < touched && i < driver->count; i++) {
@@ -304,15 +304,16 @@ static int open_loop(struct driver *driver)
     uint32_t threads = plan_of(driver)->threads;
     kit->interval_ns = 1e9 * threads / (double)plan_of(driver)->rate;
     kit->origin_ns = driver->run->origin_ns + (uint64_t)(kit->interval_ns * driver->index / threads);
-    kit->measure_ns = driver->run->measure_ns;
     for (uint32_t i = 0; i < driver->count; i++)
         driver->links[i].base = driver->links[i].issued;
     for (;;) {
         enum phase phase = phase_of(driver);
-        kit->counting = phase == PHASE_MEASURE;
+        uint64_t now_ns = link_now_ns();
         if (phase == PHASE_END)
             return 0;
-        uint64_t now_ns = link_now_ns();
+        if (phase == PHASE_MEASURE && !kit->counting)
+            kit->measure_ns = now_ns;
+        kit->counting = phase == PHASE_MEASURE;
         if (give_turns(driver, phase, now_ns) != 0)
             return -1;
         if (driver->quota == 0 && driver->in_flight == 0 && backlog(driver) == 0)

@@ -28,8 +28,7 @@ struct run {
     const struct plan *plan;
     const uint8_t *payload;
     _Atomic int phase;
-    uint64_t origin_ns;       /**< When the load began; set before PHASE_WARM_UP. */
-    uint64_t measure_ns;      /**< When the measurement begins; set before PHASE_WARM_UP. */
+    uint64_t origin_ns;       /**< When the load began; set before PHASE_PRELOAD ends. */
     pthread_mutex_t lock;     /**< Guards what follows. */
     pthread_cond_t changed;
     uint32_t ready;           /**< Threads that are connected, and have preloaded. */

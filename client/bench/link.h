@@ -36,7 +36,7 @@ struct link_kit {
     bool only_measured;     /**< Count only replies to requests that were issued during it. */
     double interval_ns;     /**< Open loop: between two requests of the thread; 0: closed loop. */
     uint64_t origin_ns;     /**< Open loop: when the first was due. */
-    uint64_t measure_ns;    /**< Open loop: when the measurement began. */
+    uint64_t measure_ns;    /**< Open loop: requests that are due from here on are measured. */
     char failure[LINK_FAILURE_BYTES]; /**< Why a function failed. */
 };
 

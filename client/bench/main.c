@@ -200,9 +200,9 @@ static int run(struct bench *bench)
     bool measured = false;
     if (started && wait_for_ready(bench)) {
         run->origin_ns = link_now_ns();
-        run->measure_ns = run->origin_ns + bench->plan.warmup_ns;
-        set_phase(bench, PHASE_WARM_UP);
-        if (!wait_in_phase(bench, "warm-up", run->measure_ns, false)) {
+        if (bench->plan.warmup_ns != 0)
+            set_phase(bench, PHASE_WARM_UP);
+        if (bench->plan.warmup_ns == 0 || !wait_in_phase(bench, "warm-up", run->origin_ns + bench->plan.warmup_ns, false)) {
             measure(bench);
             measured = true;
         }
