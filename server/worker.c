@@ -307,9 +307,10 @@ static void loop(struct worker *w)
         }
         w->io.now_ms = monotonic_ms();
         stats_add(&w->io.counters->wakeups, 1);
-        if (serve_all(w, events, count))
+        if (serve_all(w, events, count)) {
             take_wake_up(w);
-        take_in(w);
+            take_in(w);
+        }
         give_up_late_ones(w);
         give_way(w);
         bury(w);

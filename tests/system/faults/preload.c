@@ -49,6 +49,16 @@ ssize_t recv(int fd, void *to, size_t len, int flags)
     return real(fd, to, most != 0 && len > most ? most : len, flags);
 }
 
+ssize_t send(int fd, const void *from, size_t len, int flags)
+{
+    ssize_t (*real)(int, const void *, size_t, int) =
+        (ssize_t(*)(int, const void *, size_t, int))dlsym(RTLD_NEXT, "send");
+    size_t most = setting("FAULT_BYTES");
+    if (maybe_fail(EINTR, draw() < 50 ? EAGAIN : ENOBUFS) != 0)
+        return -1;
+    return real(fd, from, most != 0 && len > most ? most : len, flags);
+}
+
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     ssize_t (*real)(int, const struct msghdr *, int) =
