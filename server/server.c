@@ -29,6 +29,7 @@
 #include "server/auth.h"
 #include "server/buf.h"
 #include "server/conn.h"
+#include "server/grace.h"
 #include "server/listen.h"
 #include "server/stats.h"
 #include "server/worker.h"
@@ -66,6 +67,7 @@ struct server {
     int signal_fd;
     int done_fd;
     bool pausing; /* accepting pauses: descriptors or memory ran out */
+    struct grace grace;
     bool full;    /* --max-connections is reached, and the log says so */
 };
 
@@ -211,8 +213,9 @@ static void serve(struct server *s)
     for (unsigned i = 0; i < s->listening.count; i++)
         fds[i + 1] = (struct pollfd){.fd = s->listening.at[i].fd, .events = POLLIN};
     for (;;) {
-        if (poll(fds, s->pausing ? 1 : s->listening.count + 1, s->pausing ? PAUSE_MS : -1) < 0)
+        if (poll(fds, s->pausing ? 1 : s->listening.count + 1, s->pausing ? PAUSE_MS : (int)GRACE_LOOK_MS) < 0)
             continue; /* EINTR, or a shortage that passes */
+        grace_look(&s->grace, s->store, s->log);
         int signal_number = fds[0].revents != 0 ? read_signal(s) : 0;
         if (signal_number == SIGHUP) {
             reload(s);

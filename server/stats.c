@@ -153,6 +153,8 @@ static const struct {
     ROW("pinned", pinned),
     ROW("grace_waits", grace_waits),
     ROW("grace_lag", grace_lag),
+    ROW("grace_lag_ms", grace_lag_ms),
+    ROW("grace_worker", grace_worker),
 #undef ROW
 };
 

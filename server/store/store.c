@@ -108,6 +108,16 @@ static void init_writer(struct store_writer *writer, enum store_pool pool)
         writer->open[class] = (struct store_open){.segment = STORE_NONE};
 }
 
+/* Two fit, so that one can be overwritten. */
+static uint64_t largest_item(const struct store *store)
+{
+    uint64_t room = store->limit - store->fixed - store->first_index_bytes;
+    room = ((room >> store->segment_shift) - store_aside(store)) << store->segment_shift;
+    uint64_t largest = (room - room / 16) / 2 / STORE_PAGE * STORE_PAGE;
+    largest -= sizeof(struct store_large) + ITEM_MOST_EXTRA + 8;
+    return largest < UINT32_MAX ? largest : UINT32_MAX;
+}
+
 static void init_parts(struct store *store, const struct layout *at)
 {
     uint8_t *base = store->base;
@@ -134,6 +144,7 @@ static void init_parts(struct store *store, const struct layout *at)
     store->first_index_bytes = BUCKET_STEP * sizeof(struct store_bucket);
     store->committed = store->fixed + store->first_index_bytes;
     store->epoch = 1;
+    store->largest = largest_item(store);
     store->sweep_large = STORE_NONE;
     for (unsigned pool = 0; pool < POOL_COUNT; pool++) {
         init_writer(&store->mover[pool], (enum store_pool)pool);
@@ -154,6 +165,7 @@ static void ask_for_huge_pages(const struct store *store)
     if (store->limit < HUGE_FROM)
         return;
     madvise(store->buckets, store->bucket_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
+    madvise(store->overflow, store->overflow_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
     madvise(store_at(store, store->arena_at), (size_t)store->segment_count << store->segment_shift, MADV_HUGEPAGE);
 }
 
@@ -209,6 +221,7 @@ int store_worker_attach(struct store *store, struct store_worker **worker)
             continue;
         at->store = store; /* The counters of who was here before stay: they are the store's. */
         at->debt = at->credit = 0;
+        at->late_epoch = 0;
         at->has_views = false;
         init_writer(&at->writer, POOL_SMALL);
         store_poke(&at->epoch, (uint64_t)0);
@@ -300,7 +313,7 @@ void store_stats(struct store *store, struct store_stats *stats)
     add_segments(store, stats);
     uint64_t segment = store_segment_bytes(store);
     stats->bytes_free = store->limit - store->committed + store->free.count * segment;
-    stats->bytes_retired = (store->retired.count + store->pinned.count) * segment + store->retired_large_bytes;
+    stats->bytes_retired = store_retired_bytes(store);
     stats->grace_lag = store_load(&store->epoch) - store_oldest_epoch(store);
     pthread_mutex_unlock(&store->mutex);
     uint64_t charged = store_peek(&store->bucket_charged) + store_peek(&store->overflow_charged);
@@ -310,4 +323,9 @@ void store_stats(struct store *store, struct store_stats *stats)
     stats->bytes_dead = stats->bytes_limit > taken ? stats->bytes_limit - taken : 0;
     stats->grace_waits = store_peek(&store->waited);
     stats->pinned = store_peek(&store->pinned_views);
+    struct store_grace grace;
+    if (store_grace(store, &grace)) {
+        stats->grace_lag_ms = grace.lag_ms;
+        stats->grace_worker = grace.worker;
+    }
 }

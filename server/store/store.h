@@ -131,6 +131,8 @@ struct store_stats {
     uint64_t index_slots;      /**< Slots of the index, used or not. */
     uint64_t grace_waits;      /**< Times that a write waited for other workers to pass a quiescent state. */
     uint64_t grace_lag;        /**< Epochs (things retired) that the slowest worker is behind. */
+    uint64_t grace_lag_ms;     /**< For how long it has been seen to be, as store_grace() does. */
+    uint64_t grace_worker;     /**< Which it is, counted from 0; 0 if none is behind. */
     uint64_t bytes_retired;    /**< Of the dead bytes: waiting for it. */
 };
 
@@ -263,6 +265,21 @@ void store_worker_online(struct store_worker *worker);
  * @return true if more waits to be done. Rounds through the store begin a second apart at least.
  */
 bool store_tick(struct store_worker *worker);
+
+/** A worker that holds up the reuse of memory. */
+struct store_grace {
+    uint64_t lag_ms; /**< Since it was first seen to, by this call or by store_stats(). */
+    uint64_t bytes;  /**< That wait, for it and for others. */
+    unsigned worker; /**< Its number, by the order of attaching, counted from 0. */
+};
+
+/**
+ * @brief See which worker has held up memory for longest. Times are as exact as the calls are frequent.
+ * @param[out] grace  untouched if there is none.
+ * @return false: none does.
+ * @threads any thread, at any time.
+ */
+bool store_grace(struct store *store, struct store_grace *grace);
 
 /** @brief Sum up the statistics. @threads any thread, at any time. */
 void store_stats(struct store *store, struct store_stats *stats);

@@ -263,7 +263,8 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
     struct store *store = worker->store;
     struct store_segment *segment = &store->segments[job->segment];
     struct entry entries[STORE_SLICE];
-    uint32_t used = store_load(&segment->used), from = job->at;
+    /* Of a sweep: after the reset of min_expiry in the one order of both. See store_segment_keep(). */
+    uint32_t used = __atomic_load_n(&segment->used, __ATOMIC_SEQ_CST), from = job->at;
     if (job->kind != JOB_EXPIRE && store_segment_live(segment) >> 32 == 0)
         job->at = used; /* Nothing is left to be done. */
     unsigned count = gather(store, job->segment, &job->at, used, items, entries);

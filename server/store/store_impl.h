@@ -174,6 +174,8 @@ struct store_worker {
     uint64_t debt;               /**< Bytes written for which room is still to be made. */
     int32_t index_delta;         /**< Slots filled that index_items does not know of yet. */
     bool has_views;
+    uint64_t late_epoch;         /**< Under mutex: the old epoch that it was seen to stand at, or 0, */
+    uint64_t late_since;         /**< and when it first was, in ms. */
     struct store_writer writer;
     struct store_counters counters; /**< Each written by its worker only, relaxed. */
 };
@@ -217,6 +219,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint32_t reserve;            /**< Free segments that only moving may use. */
     uint32_t classes;
     uint32_t item_max;           /**< Larger items get pages of their own. */
+    uint64_t largest;            /**< Key and value of the largest item that fits. */
     bool huge;
     uint8_t secret[STORE_SECRET_BYTES];
 
@@ -267,6 +270,13 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint64_t pinned_bytes;              /**< Atomic. */
     uint64_t waited;                    /**< Atomic: times that a put waited for a grace period. */
 };
+
+/** @brief Bytes that wait for a grace period, or for pins. The mutex is held. */
+static inline uint64_t store_retired_bytes(const struct store *store)
+{
+    return ((uint64_t)(store->retired.count + store->pinned.count) << store->segment_shift) +
+           store->retired_large_bytes;
+}
 
 static inline uint64_t store_now(const struct store *store)
 {

@@ -151,7 +151,7 @@ static inline uint64_t store_item_read(uint8_t *at, struct store_item *item)
     item->version = 0;
     item->app_flags = 0;
     if (expiry != NULL) {
-        item->expiry = __atomic_load_n(expiry, __ATOMIC_RELAXED);
+        item->expiry = __atomic_load_n(expiry, __ATOMIC_SEQ_CST); /* See set_expiry() in store_ops.c. */
         field += 8;
     }
     if ((flags & ITEM_VERSION) != 0) {

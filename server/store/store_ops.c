@@ -432,12 +432,7 @@ enum store_result store_expire(struct store_worker *worker, const struct store_k
 
 size_t store_max_value(const struct store *store, size_t key_len)
 {
-    /* Two fit, so that one can be overwritten. */
-    uint64_t room = store->limit - store->fixed - store->first_index_bytes;
-    room = ((room >> store->segment_shift) - store_aside(store)) << store->segment_shift;
-    uint64_t largest = (room - room / 16) / 2 / STORE_PAGE * STORE_PAGE - sizeof(struct store_large) - ITEM_MOST_EXTRA - 8;
-    largest = largest < UINT32_MAX ? largest : UINT32_MAX;
-    return largest - key_len;
+    return store->largest - key_len;
 }
 
 /* STORE_REFUSE: may this be written, given what it replaces? */

@@ -7,9 +7,15 @@
  * it is offline and holds up nothing. store_quiesce() goes offline, the next operation comes back. So a worker that
  * sleeps after store_quiesce() needs to tell nobody.
  *
- * Invariants: a thing is retired after its last slot was emptied, by adding 1 to store.epoch; it is reused when all
- * words are 0 or at least that. Coming back is one read-modify-write, before any slot is read: either the reclaimer
- * sees the word, or the worker sees the empty slot.
+ * Invariants: a thing is retired after its last slot was emptied, by adding 1 to store.epoch (R); it is reused when
+ * all words are 0 or at least that.
+ *
+ * Why this holds by C11's rules, on any processor. A worker that comes back writes its word (W), then reads the epoch
+ * (E), before it reads any slot; a reclaimer has done R before it reads the word (C); all four are sequentially
+ * consistent. If C finds no word, C is before W in their one order, so R is before E, and E reads what R wrote or
+ * later: the slot was emptied before, and the worker finds it so. If C finds an older word, what was retired waits. A
+ * newer word was written by release after the worker's last look at anything older, having read that epoch by
+ * acquire: then both hold at once.
  */
 #include "server/store/store_impl.h"
 
@@ -18,7 +24,11 @@
 void store_enter_slow(struct store_worker *worker)
 {
     struct store *store = worker->store;
-    (void)__atomic_exchange_n(&worker->epoch, __atomic_load_n(&store->epoch, __ATOMIC_SEQ_CST), __ATOMIC_SEQ_CST);
+    uint64_t epoch = __atomic_load_n(&store->epoch, __ATOMIC_SEQ_CST);
+    (void)__atomic_exchange_n(&worker->epoch, epoch, __ATOMIC_SEQ_CST);
+    uint64_t now = __atomic_load_n(&store->epoch, __ATOMIC_SEQ_CST);
+    if (now != epoch)
+        store_publish(&worker->epoch, now);
 }
 
 void store_refresh(struct store_worker *worker)
@@ -58,6 +68,41 @@ uint64_t store_oldest_epoch(struct store *store)
             oldest = epoch;
     }
     return oldest;
+}
+
+/* ---- who holds up memory, and for how long ---- */
+
+/*
+ * A worker's word that is behind the epoch stands still until the worker is done with what it looks at: had it come
+ * back meanwhile, it would have a newer one. So two looks at the same old word are two looks at the same wait.
+ */
+bool store_grace(struct store *store, struct store_grace *grace)
+{
+    bool held = false;
+    pthread_mutex_lock(&store->mutex);
+    uint64_t now = store_now(store), epoch = __atomic_load_n(&store->epoch, __ATOMIC_SEQ_CST);
+    uint32_t attached = store_load(&store->workers_attached);
+    for (uint32_t i = 0; i < attached; i++) {
+        struct store_worker *worker = &store->workers[i];
+        uint64_t word = __atomic_load_n(&worker->epoch, __ATOMIC_SEQ_CST);
+        if (word == 0 || word >= epoch) {
+            worker->late_epoch = 0;
+            continue;
+        }
+        if (worker->late_epoch != word) {
+            worker->late_epoch = word;
+            worker->late_since = now;
+        }
+        uint64_t lag_ms = now - worker->late_since;
+        if (held && lag_ms <= grace->lag_ms)
+            continue;
+        held = true;
+        *grace = (struct store_grace){.lag_ms = lag_ms, .worker = i};
+    }
+    if (held)
+        grace->bytes = store_retired_bytes(store);
+    pthread_mutex_unlock(&store->mutex);
+    return held;
 }
 
 /* ---- pins ---- */

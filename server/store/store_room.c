@@ -18,7 +18,8 @@
 #define TICK_SEGMENTS 2048U /* Segments that one tick looks at for expired items. */
 #define PAY_FROM      4096U
 #define PAY_MOST      65536U
-#define WAITS         2000U
+#define WAITS         2000U /* For views of other workers: some 50 ms. */
+#define TURNS         20000U /* For another's turn at making room, which is never long unless it was preempted: 1 s. */
 #define WAIT_US       50U
 #define ROOM_STEPS    100000U
 
@@ -65,20 +66,18 @@ static bool take_room(struct store_worker *worker, const struct store_need *need
     return store_segment_room(store, &worker->writer, need->class, need->bytes, keep);
 }
 
-/* Lets others pass a quiescent state. */
-static bool wait_for_others(struct store_worker *worker, unsigned waits)
+/* Lets others go on: pass a quiescent state, or end their turn. Without views, the worker holds up nobody meanwhile. */
+static void wait_for_others(struct store_worker *worker, unsigned waits)
 {
     struct store *store = worker->store;
-    if (worker->has_views || waits >= WAITS)
-        return false;
     __atomic_fetch_add(&store->waited, 1, __ATOMIC_RELAXED);
-    store_publish(&worker->epoch, (uint64_t)0);
+    if (!worker->has_views)
+        store_publish(&worker->epoch, (uint64_t)0);
     if (waits % 4 == 3)
         usleep(WAIT_US);
     else
         sched_yield();
     (void)store_enter(worker);
-    return true;
 }
 
 bool store_make_room(struct store_worker *worker, const struct store_need *need, struct store_place *place)
@@ -86,7 +85,7 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
     struct store *store = worker->store;
     uint64_t bytes = need->large ? store_large_pages(need->bytes) * STORE_PAGE : 0;
     uint32_t wanted = low_water(store) + (uint32_t)(bytes >> store->segment_shift) + 1;
-    unsigned waits = 0;
+    unsigned waits = 0, turns = 0;
     for (unsigned steps = 0; steps < ROOM_STEPS; steps++) {
         store_refresh(worker);
         if (take_room(worker, need, place))
@@ -102,8 +101,11 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
             continue;
         if (mine && waiting == 0 && store_reclaim(store) == 0)
             return take_room(worker, need, place);
-        if (!wait_for_others(worker, waits++))
+        /* Own views never end here; but while it is another's turn, memory may come of that. */
+        unsigned *spent = mine ? &waits : &turns;
+        if ((mine && worker->has_views) || *spent >= (mine ? WAITS : TURNS))
             return false;
+        wait_for_others(worker, (*spent)++);
     }
     return false;
 }

@@ -59,6 +59,7 @@ LAYERS = (
           may=("crabcache/wire.h", "crabcache/version.h", "server/store/store.h", "server/dispatch.h",
                "server/command.h", "server/auth.h", "server/throttle.h", "server/stats.h", "server/buf.h", "server/log.h"),
           never=SOCKETS),
+    Layer("watch over grace periods", ("server/grace.[ch]",), may=("server/log.h", "server/store/store.h"), never=SOCKETS),
     Layer("loop", ("server/worker.[ch]", "server/roster.[ch]", "server/conn.[ch]"),
           may=("crabcache/wire.h", "crabcache/version.h", "server/worker.h", "server/roster.h", "server/conn.h", "server/dispatch.h",
                "server/buf.h", "server/stats.h", "server/log.h")),
