@@ -123,7 +123,7 @@ FUZZ_BINS  := $(addprefix $(B)/tests/fuzz/fuzz_,$(FUZZ_NAMES))
 # The same targets without libFuzzer: they run the files named on their command line, in any mode.
 FUZZ_ONCE  := $(if $(FUZZ_MAIN),$(addprefix $(B)/tests/fuzz/once_,$(FUZZ_NAMES)))
 
-SERVER_LIBS := -lcrypt -linih
+SERVER_LIBS := -lcrypt -linih -lsystemd
 CLI_LIBS    := -ledit
 REPLAY_LIBS := -llzma -lm
 BENCH_LIBS  := -lm
@@ -375,11 +375,15 @@ BINDIR     ?= $(PREFIX)/bin
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
+SYSCONFDIR ?= $(PREFIX)/etc
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+USERSDIR   ?= $(PREFIX)/lib/sysusers.d
 MAN1       := $(wildcard docs/*.1)
 MAN3       := $(wildcard docs/*.3)
+CONFIG_FILE = $(SYSCONFDIR)/crabcache/crabcache.conf
 
 .PHONY: install uninstall
-install: all ## Programs, library, headers, crabcache.pc and man pages, below DESTDIR and PREFIX=/usr/local
+install: all ## Programs, library, headers, man pages, systemd units, below DESTDIR and PREFIX=/usr/local
 	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)/crabcache"
 	install -m 755 $(PROGRAMS) "$(DESTDIR)$(BINDIR)"
 	install -m 644 $(LIB_A) "$(DESTDIR)$(LIBDIR)"
@@ -391,8 +395,14 @@ install: all ## Programs, library, headers, crabcache.pc and man pages, below DE
 	    -e 's|@VERSION@|$(VERSION)|' client/crabcache.pc.in >"$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc"
 	$(foreach n,1 3,$(if $(MAN$n),install -d "$(DESTDIR)$(MANDIR)/man$n" && \
 	    install -m 644 $(MAN$n) "$(DESTDIR)$(MANDIR)/man$n";))
+	install -d "$(DESTDIR)$(SYSCONFDIR)/crabcache" "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(USERSDIR)"
+	[ -e "$(DESTDIR)$(CONFIG_FILE)" ] || install -m 644 packaging/crabcache.conf "$(DESTDIR)$(CONFIG_FILE)"
+	sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|' packaging/crabcache-server.service.in \
+	    >"$(DESTDIR)$(UNITDIR)/crabcache-server.service"
+	install -m 644 packaging/crabcache-server.socket "$(DESTDIR)$(UNITDIR)"
+	install -m 644 packaging/crabcache.sysusers "$(DESTDIR)$(USERSDIR)/crabcache.conf"
 
-uninstall: ## Remove what install has put there
+uninstall: ## Remove what install has put there, but for a configuration that was changed
 	rm -f $(foreach p,$(PROGRAMS),"$(DESTDIR)$(BINDIR)/$(notdir $p)")
 	rm -f "$(DESTDIR)$(LIBDIR)/libcrabcache.a" "$(DESTDIR)$(LIBDIR)/libcrabcache.so.$(VERSION)" \
 	    "$(DESTDIR)$(LIBDIR)/$(SONAME)" "$(DESTDIR)$(LIBDIR)/libcrabcache.so" \
@@ -402,6 +412,11 @@ uninstall: ## Remove what install has put there
 	    rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(INCLUDEDIR)/crabcache"
 	rm -f $(foreach m,$(MAN1),"$(DESTDIR)$(MANDIR)/man1/$(notdir $m)") \
 	    $(foreach m,$(MAN3),"$(DESTDIR)$(MANDIR)/man3/$(notdir $m)")
+	rm -f "$(DESTDIR)$(UNITDIR)/crabcache-server.service" "$(DESTDIR)$(UNITDIR)/crabcache-server.socket" \
+	    "$(DESTDIR)$(USERSDIR)/crabcache.conf"
+	! cmp -s packaging/crabcache.conf "$(DESTDIR)$(CONFIG_FILE)" || rm -f "$(DESTDIR)$(CONFIG_FILE)"
+	[ ! -d "$(DESTDIR)$(SYSCONFDIR)/crabcache" ] || \
+	    rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(SYSCONFDIR)/crabcache"
 
 # ---- clean up -------------------------------------------------------------------------------------------------------
 

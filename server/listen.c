@@ -19,6 +19,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <systemd/sd-daemon.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -239,6 +240,59 @@ static void remove_own(const struct listener *listener)
     unlock_folder(lock);
 }
 
+/* -------------------------------------------------------------------------- from the service manager */
+
+/* Tell what a socket is bound to. Returns whether others than this machine can reach it. */
+static bool name_inherited(struct listener *listener)
+{
+    union address address = {.any.sa_family = AF_UNSPEC};
+    socklen_t len = sizeof address;
+    char text[INET6_ADDRSTRLEN] = "?";
+    (void)getsockname(listener->fd, &address.any, &len);
+    listener->local = address.any.sa_family == AF_UNIX;
+    if (listener->local) { /* an abstract name begins with a NUL and has none at its end */
+        const char *path = address.local.sun_path;
+        int path_len = (int)len - (int)offsetof(struct sockaddr_un, sun_path);
+        if (path_len > 0 && path[0] == '\0')
+            snprintf(listener->name, sizeof listener->name, "unix:@%.*s", path_len - 1, path + 1);
+        else
+            snprintf(listener->name, sizeof listener->name, "unix:%.*s", path_len > 0 ? path_len : 0, path);
+        return false;
+    }
+    bool v6 = address.any.sa_family == AF_INET6;
+    const void *bytes = v6 ? (const void *)&address.v6.sin6_addr : (const void *)&address.v4.sin_addr;
+    (void)inet_ntop(address.any.sa_family, bytes, text, sizeof text);
+    name_tcp(listener, text, port_of(listener->fd));
+    return !config_is_loopback(text);
+}
+
+static bool take_inherited(struct listen_set *set, const struct config *config, const struct log *log)
+{
+    int count = sd_listen_fds(true);
+    if (count < 0 || count > (int)LISTEN_MAX_INHERITED) {
+        log_line(log, LOG_LEVEL_ERROR, "cannot take sockets from the service manager: %s",
+                 count < 0 ? strerror(-count) : "there are more than 16");
+        return false;
+    }
+    for (int i = 0; i < count; i++) {
+        struct listener *listener = &set->at[set->count];
+        *listener = (struct listener){.fd = SD_LISTEN_FDS_START + i};
+        if (sd_is_socket(listener->fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0 ||
+            fcntl(listener->fd, F_SETFL, fcntl(listener->fd, F_GETFL) | O_NONBLOCK) != 0) {
+            log_line(log, LOG_LEVEL_ERROR, "descriptor %d of the service manager is no stream socket that listens",
+                     listener->fd);
+            return false;
+        }
+        set->count++;
+        if (name_inherited(listener) && config->auth_file == NULL && !config->insecure) {
+            log_line(log, LOG_LEVEL_ERROR, "%s, from the service manager, would be open to everyone who can reach it: "
+                     "give --auth-file, or --insecure if that is meant", listener->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ------------------------------------------------------------------------------------------- accepting */
 
 /* Kinds of sources that have the same number of another kind must differ; no IPv6 network begins like this. */
@@ -276,7 +330,9 @@ int listen_accept(const struct listener *listener, uint64_t *source)
 bool listen_open(struct listen_set *set, const struct config *config, const struct log *log)
 {
     static const char *const usual[] = {CONFIG_DEFAULT_BIND};
-    bool nothing = config->bind_count == 0 && config->unix_count == 0;
+    if (!take_inherited(set, config, log))
+        return false;
+    bool nothing = set->count == 0 && config->bind_count == 0 && config->unix_count == 0;
     if (!listen_on_addresses(set, nothing ? usual : config->binds, nothing ? 1 : config->bind_count, config->port, log))
         return false;
     for (unsigned i = 0; i < config->unix_count; i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * @file
- * @brief The sockets that the server listens on: TCP addresses and unix sockets.
+ * @brief The sockets that the server listens on: TCP addresses, unix sockets, and what the service manager hands over.
  *
  * Where it stands: server.c opens them at the start, accepts from them, and closes them at the stop. Nothing here
  * knows what is spoken on a connection.
@@ -23,8 +23,11 @@
 
 struct log;
 
+/** Most sockets that the service manager may hand over. */
+#define LISTEN_MAX_INHERITED 16U
+
 /** Most sockets. */
-#define LISTEN_MAX (CONFIG_MAX_BINDS + CONFIG_MAX_UNIX)
+#define LISTEN_MAX (CONFIG_MAX_BINDS + CONFIG_MAX_UNIX + LISTEN_MAX_INHERITED)
 
 /** A socket that listens. */
 struct listener {
@@ -43,7 +46,8 @@ struct listen_set {
 };
 
 /**
- * @brief Open every socket that the configuration names.
+ * @brief Take over the sockets that the service manager has opened (sd_listen_fds(3)), if there are any, and open every
+ *        one that the configuration names.
  * @param[out] set  all zero before; filled also on failure, with what was opened until then.
  * @param config  borrowed for as long as the set.
  * @param log  is told what does not work.

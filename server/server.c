@@ -7,6 +7,7 @@
  */
 #include "server/server.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -30,7 +31,9 @@
 #include "server/buf.h"
 #include "server/conn.h"
 #include "server/grace.h"
+#include "server/health.h"
 #include "server/listen.h"
+#include "server/notify.h"
 #include "server/stats.h"
 #include "server/worker.h"
 
@@ -69,6 +72,9 @@ struct server {
     bool pausing; /* accepting pauses: descriptors or memory ran out */
     struct grace grace;
     bool full;    /* --max-connections is reached, and the log says so */
+    struct health health;
+    uint64_t alive_ms;       /* when the service manager had the last sign of life */
+    uint64_t alive_every_ms; /* how often it wants one; 0: never */
 };
 
 /* ------------------------------------------------------------------------------------------- accepting */
@@ -186,7 +192,7 @@ static int read_signal(const struct server *s)
 }
 
 /* What can be read anew while the server runs; what cannot be read stays as it was. */
-static void reload(struct server *s)
+static void read_again(struct server *s)
 {
     const char *path = s->config->log_file;
     int error = path != NULL ? log_reopen(s->log, path) : 0;
@@ -205,6 +211,43 @@ static void reload(struct server *s)
         log_line(s->log, LOG_LEVEL_ERROR, "--auth-file: cannot use \"%s\", so the old users stay: %s", path, why);
 }
 
+static void reload(struct server *s)
+{
+    notify_reloading();
+    read_again(s);
+    notify_ready();
+}
+
+static uint64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* How long the main thread sleeps if nothing happens. */
+static int pause_ms(const struct server *s)
+{
+    uint64_t wait = s->pausing ? PAUSE_MS : HEALTH_LOOK_MS;
+    return (int)(s->alive_every_ms != 0 && s->alive_every_ms < wait ? s->alive_every_ms : wait);
+}
+
+static_assert(HEALTH_LOOK_MS <= GRACE_LOOK_MS, "one look for both");
+
+/* See whether the workers live, and say so. */
+static void look_after_workers(struct server *s)
+{
+    uint64_t now_ms = monotonic_ms();
+    if (now_ms - s->health.looked_ms < (uint64_t)pause_ms(s) / 2)
+        return;
+    grace_look(&s->grace, s->store, s->log);
+    if (health_look(&s->health, &s->stats, s->log, now_ms) && s->alive_every_ms != 0 &&
+        now_ms - s->alive_ms >= s->alive_every_ms) {
+        notify_alive();
+        s->alive_ms = now_ms;
+    }
+}
+
 /* Accept until a signal asks to stop. */
 static void serve(struct server *s)
 {
@@ -213,9 +256,9 @@ static void serve(struct server *s)
     for (unsigned i = 0; i < s->listening.count; i++)
         fds[i + 1] = (struct pollfd){.fd = s->listening.at[i].fd, .events = POLLIN};
     for (;;) {
-        if (poll(fds, s->pausing ? 1 : s->listening.count + 1, s->pausing ? PAUSE_MS : (int)GRACE_LOOK_MS) < 0)
+        look_after_workers(s);
+        if (poll(fds, s->pausing ? 1 : s->listening.count + 1, pause_ms(s)) < 0)
             continue; /* EINTR, or a shortage that passes */
-        grace_look(&s->grace, s->store, s->log);
         int signal_number = fds[0].revents != 0 ? read_signal(s) : 0;
         if (signal_number == SIGHUP) {
             reload(s);
@@ -230,13 +273,6 @@ static void serve(struct server *s)
         }
         s->pausing = short_of;
     }
-}
-
-static uint64_t monotonic_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 /* Stop the workers; a second signal ends the process at once. */
@@ -395,7 +431,10 @@ int server_run(const struct config *config, const struct log *log)
         log_line(log, LOG_LEVEL_ERROR, "cannot take signals: %m");
     } else if (load_users(&s) && listen_open(&s.listening, config, log) && make_store(&s) && make_workers(&s)) {
         say_ready(&s);
+        s.alive_every_ms = notify_interval_ms();
+        notify_ready();
         serve(&s);
+        notify_stopping();
         status = EXIT_SUCCESS;
     }
     listen_close(&s.listening);

@@ -63,6 +63,8 @@ LAYERS = (
     Layer("loop", ("server/worker.[ch]", "server/roster.[ch]", "server/conn.[ch]"),
           may=("crabcache/wire.h", "crabcache/version.h", "server/worker.h", "server/roster.h", "server/conn.h", "server/dispatch.h",
                "server/buf.h", "server/stats.h", "server/log.h")),
+    Layer("notify", ("server/notify.[ch]",), never=SOCKETS),
+    Layer("health", ("server/health.[ch]",), may=("server/stats.h", "server/log.h"), never=SOCKETS),
     Layer("configuration", ("server/config*.[ch]",),
           may=("crabcache/wire.h", "crabcache/version.h", "server/config*.h", "server/log.h", "server/store/store.h")),
     Layer("listening", ("server/listen.[ch]",), may=("server/config.h", "server/log.h")),

@@ -7,9 +7,9 @@
 set -euo pipefail
 
 run_packages=(gcc make libc6-dev pkg-config libxxhash-dev libedit-dev liblzma-dev libcrypt-dev
-    libinih-dev)
+    libinih-dev libsystemd-dev)
 test_packages=(g++ libcmocka-dev clang libclang-rt-dev clang-tidy doxygen
-    python3 python3-pytest python3-hypothesis tshark xz-utils shellcheck pyflakes3 man-db openssl strace)
+    python3 python3-pytest python3-hypothesis tshark xz-utils shellcheck pyflakes3 man-db openssl strace systemd)
 
 wanted=("${run_packages[@]}")
 case "${1:-}" in

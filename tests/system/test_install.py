@@ -143,6 +143,25 @@ def test_man_page_and_help_name_the_same_flags(program: str) -> None:
     assert flags_in(page) == flags_in(told)
 
 
+def test_a_changed_configuration_is_kept(tmp_path: Path) -> None:
+    make("install", tmp_path)
+    config = tmp_path / PREFIX.lstrip("/") / "etc/crabcache/crabcache.conf"
+    assert config.read_bytes() == (ROOT / "packaging/crabcache.conf").read_bytes()
+    config.write_text("memory = 2G\n")
+    make("install", tmp_path)
+    make("uninstall", tmp_path)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [config]
+    assert config.read_text() == "memory = 2G\n"
+
+
+def test_units_name_what_is_installed(installed: Path) -> None:
+    unit = (installed / "lib/systemd/system/crabcache-server.service").read_text()
+    assert f"ExecStart={PREFIX}/bin/crabcache-server --config {PREFIX}/etc/crabcache/crabcache.conf\n" in unit
+    assert "@" not in unit.replace("@system-service", "").replace("@privileged", "")
+    assert (installed / "lib/systemd/system/crabcache-server.socket").is_file()
+    assert "u crabcache " in (installed / "lib/sysusers.d/crabcache.conf").read_text()
+
+
 def test_uninstall_leaves_nothing(tmp_path: Path) -> None:
     make("install", tmp_path)
     make("uninstall", tmp_path)
