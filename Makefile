@@ -305,6 +305,15 @@ test-system: all $(B)/tests/bench/null_server ## The system tests, with the prog
 	@[ $(MODE) = release ] || $(MAKE) --no-print-directory MODE=release all
 	@CRABCACHE_BUILD=$(B) $(PYTHON) -m pytest -c tests/pytest.ini --rootdir tests -q $(PYTEST_ARGS) tests/system
 
+VERIFIED_READS ?= 1000000000
+
+.PHONY: soak-store planted-bugs
+soak-store: ## VERIFIED_READS=1000000000 verified reads of the store amid everything else, with forced yields (an hour)
+	@$(MAKE) --no-print-directory MODE=yield build/yield/tests/unit/test_store_soak
+	@CRAB_VERIFIED_READS=$(VERIFIED_READS) CRAB_YIELD_EVERY=$${CRAB_YIELD_EVERY:-512} build/yield/tests/unit/test_store_soak
+planted-bugs: ## Plant known kinds of bugs into the store, one by one: the tests must catch each (a quarter of an hour)
+	@tests/support/planted-bugs
+
 FUZZ_SECONDS ?= 900
 
 .PHONY: fuzz-bins fuzz
