@@ -58,13 +58,13 @@ void store_prefetch_index(const struct store *store, uint64_t hash)
 
 /*
  * Which slots of a bucket have a hash's tag, as bits. Not one branch for each slot: which it is nobody can predict.
- * Empty slots may be among them.
+ * Empty slots may be among them. Who saw a slot empty must see why: so these loads acquire.
  */
 static inline unsigned slots_tagged(const struct store_bucket *bucket, uint64_t hash)
 {
     unsigned tagged = 0;
     for (unsigned i = 0; i < STORE_SLOTS; i++)
-        tagged |= (unsigned)(((store_peek(&bucket->slot[i]) ^ hash) & STORE_TAG_MASK) == 0) << i;
+        tagged |= (unsigned)(((store_load(&bucket->slot[i]) ^ hash) & STORE_TAG_MASK) == 0) << i;
     return tagged;
 }
 
