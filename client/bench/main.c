@@ -116,11 +116,6 @@ static void set_phase(struct bench *bench, enum phase phase)
     (void)pthread_mutex_unlock(&bench->run.lock);
 }
 
-static struct cpu_time less(struct cpu_time end, struct cpu_time begin)
-{
-    return (struct cpu_time){.user_ns = end.user_ns - begin.user_ns, .system_ns = end.system_ns - begin.system_ns};
-}
-
 /* The measured part of the run. */
 static void measure(struct bench *bench)
 {
@@ -139,9 +134,9 @@ static void measure(struct bench *bench)
     bench->result.elapsed_ns = link_now_ns() - begin_ns;
     set_phase(bench, PHASE_END);
     (void)cpu_of(0, &client_end);
-    bench->result.client = less(client_end, client_begin);
+    bench->result.client = cpu_between(&client_begin, &client_end);
     if (plan->pid != 0 && cpu_of(plan->pid, &server_end) == 0)
-        bench->result.server = less(server_end, server_begin);
+        bench->result.server = cpu_between(&server_begin, &server_end);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------ */

@@ -330,6 +330,16 @@ static void cpu_time_of_a_process(void **state)
     assert_int_equal(cpu_of(0, &time), 0);
     assert_int_equal(cpu_of(getpid(), &time), 0);
     assert_int_equal(cpu_of(INT32_MAX, &time), -1);
+
+    struct cpu_time begin = {.user_ns = 100, .system_ns = 100, .exact_ns = 1000};
+    struct cpu_time end = {.user_ns = 400, .system_ns = 200, .exact_ns = 1500};
+    struct cpu_time used = cpu_between(&begin, &end);
+    assert_int_equal(used.user_ns, 375);
+    assert_int_equal(used.system_ns, 125);
+    end.exact_ns = 900; /* a thread has ended */
+    used = cpu_between(&begin, &end);
+    assert_int_equal(used.user_ns, 300);
+    assert_int_equal(used.system_ns, 100);
 }
 
 /* ---- a connection --------------------------------------------------------------------------------------------- */

@@ -1,0 +1,248 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Put the same load on CrabCache, Redis, memcached and a server that does nothing, and report what it cost them.
+
+    run_peers.py [--build FOLDER] [--out FOLDER] [--quick] [--parts matrix,keys,...] [--rounds N] [--append]
+
+Servers run on CPU 0, each with one thread that serves; the load generator, crabcache-bench, on CPU 1.  The servers of a
+part run at the same time, but only one has work; they are measured in turn, round after round, so that whatever else
+happens on the machine happens to all of them.  What is reported are medians over the rounds.
+
+    matrix    GET, PUT and 90 % GET, pipelines of 1, 16, 64 and 256, 1 M keys, values of 64 bytes
+    latency   an open loop at half of Redis's throughput, P=16
+    memory    resident bytes of 2 M items
+    values    values of 1 KiB, 64 KiB and 1 MiB, P=16
+    keys      20 M keys, P=64: one server after the other, for the memory that they need
+
+FOLDER/report.md is the report, beside it are its charts and samples.json with all that was measured.  --append adds to
+the samples that are there; --publish FILE puts the report into a document.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import report
+from fleet import ALL, CRABCACHE, KINDS, LOAD_CPU, MIB, NULL, REDIS, ROOT, Running, Setting, pinned, program, version
+from samples import Cell, Collection, sample_of
+
+RATIOS = {"get": "1:0", "put": "0:1", "mix": "90:10"}
+PARTS = ("matrix", "latency", "memory", "values", "keys")
+KEY_BYTES, VALUE_BYTES, CONNECTIONS = 16, 64, 50
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Scale:
+    """How much is measured, and how long."""
+
+    rounds: int
+    seconds: float
+    warm_up_s: float
+    keys: int
+    many_keys: int
+    memory_items: int
+    depths: tuple[int, ...] = (1, 16, 64, 256)
+    ops: tuple[str, ...] = ("get", "put", "mix")
+
+
+FULL = Scale(rounds=5, seconds=1.5, warm_up_s=0.3, keys=1_000_000, many_keys=20_000_000, memory_items=2_000_000)
+QUICK = Scale(rounds=1, seconds=0.4, warm_up_s=0.1, keys=100_000, many_keys=1_000_000, memory_items=200_000)
+
+
+class Bench:
+    """The measurements of one run."""
+
+    def __init__(self, build: Path, scale: Scale, servers: list[str], collection: Collection) -> None:
+        self.build = build
+        self.scale = scale
+        self.servers = servers
+        self.collection = collection
+
+    def load(self, server: Running, *arguments: str) -> dict:
+        """Run crabcache-bench against a server; anything that goes wrong ends the program."""
+        command = [str(self.build / "crabcache-bench"), "--json", "--server", KINDS[server.name], "-p", str(server.port),
+                   "--pid", str(server.child.pid), "-c", str(CONNECTIONS), "--key-bytes", str(KEY_BYTES), *arguments]
+        done = subprocess.run(pinned(LOAD_CPU, command), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{server.name}: {' '.join(command)}:\n{done.stderr}")
+        return json.loads(done.stdout)
+
+    def preload(self, server: Running, keys: int, value_bytes: int) -> None:
+        """Put every key."""
+        if server.name != NULL:
+            self.load(server, "--preload", "--keys", str(keys), "-d", str(value_bytes), "-n", "1", "--warm-up", "0",
+                      "--timeout", "60s")
+
+    def measure(self, server: Running, cell: Cell, *more: str) -> None:
+        """One sample."""
+        result = self.load(server, "-P", str(cell.pipeline), "--keys", str(cell.keys), "-d", str(cell.value_bytes),
+                           "--ratio", RATIOS[cell.op], "--duration", f"{int(self.scale.seconds * 1000)}ms",
+                           "--warm-up", f"{int(self.scale.warm_up_s * 1000)}ms", "--seed", str(time.time_ns() % 10**9), *more)
+        if server.name != NULL and result["misses"] > result["gets"] / 100:
+            raise SystemExit(f"{server.name} misses {result['misses']} of {result['gets']}: it has lost items")
+        self.collection.samples.append(sample_of(cell, result))
+        say(report.summary(self.collection, cell))
+
+    # ---- the parts -------------------------------------------------------------------------------------------------
+
+    def matrix(self) -> None:
+        """The main table."""
+        setting = Setting(memory=1024 * MIB, value_bytes=VALUE_BYTES)
+        with ExitStack() as stack:
+            running = [stack.enter_context(Running(name, self.build, setting)) for name in self.servers]
+            for server in running:
+                self.preload(server, self.scale.keys, VALUE_BYTES)
+            for _ in range(self.scale.rounds):
+                for op in self.scale.ops:
+                    for depth in self.scale.depths:
+                        for server in running:
+                            self.measure(server, Cell("matrix", server.name, op, depth, VALUE_BYTES, self.scale.keys))
+
+    def latency(self) -> None:
+        """The open loop, at half of what Redis does in the closed one."""
+        setting = Setting(memory=1024 * MIB, value_bytes=VALUE_BYTES)
+        names = [name for name in self.servers if name != NULL]
+        with ExitStack() as stack:
+            running = [stack.enter_context(Running(name, self.build, setting)) for name in names]
+            for server in running:
+                self.preload(server, self.scale.keys, VALUE_BYTES)
+            slowest = next((s for s in running if s.name == REDIS), running[-1])
+            closed = self.load(slowest, "-P", "16", "--keys", str(self.scale.keys), "--duration", "2s")
+            rate = int(closed["requests_per_second"] / 2) // 1000 * 1000 or 1000
+            for _ in range(self.scale.rounds):
+                for server in running:
+                    self.measure(server, Cell("latency", server.name, "mix", 16, VALUE_BYTES, self.scale.keys),
+                                 "--rate", str(rate))
+
+    def memory(self) -> None:
+        """What an item costs beyond its key and value."""
+        for name in self.servers:
+            if name != NULL:
+                with Running(name, self.build, Setting(memory=2048 * MIB, value_bytes=VALUE_BYTES)) as server:
+                    self.fill(server, self.scale.memory_items)
+
+    def fill(self, server: Running, items: int) -> None:
+        """Put so many items into an empty server, and see what it takes."""
+        before = server.rss()
+        self.preload(server, items, VALUE_BYTES)
+        overhead = (server.rss() - before) / items - KEY_BYTES - VALUE_BYTES
+        self.collection.memory = [m for m in self.collection.memory if (m["server"], m["items"]) != (server.name, items)]
+        self.collection.memory.append({"server": server.name, "items": items, "key_bytes": KEY_BYTES,
+                                       "value_bytes": VALUE_BYTES, "overhead": overhead})
+        say(f"memory {items} items {server.name:10} {overhead:9.1f} bytes per item beyond key and value")
+
+    def values(self) -> None:
+        """Longer values, of which as many as fit 256 MiB."""
+        for value_bytes in (1 << 10, 64 << 10, 1 << 20):
+            keys = min(200_000, (256 * MIB if self.scale.rounds > 1 else 32 * MIB) // value_bytes)
+            with ExitStack() as stack:
+                setting = Setting(memory=1536 * MIB, value_bytes=value_bytes)
+                running = [stack.enter_context(Running(name, self.build, setting)) for name in self.servers]
+                for server in running:
+                    self.preload(server, keys, value_bytes)
+                for _ in range(self.scale.rounds):
+                    for op in ("get", "put"):
+                        for server in running:
+                            self.measure(server, Cell("values", server.name, op, 16, value_bytes, keys))
+
+    def keys(self) -> None:
+        """More keys than the processor's caches hold."""
+        setting = Setting(memory=max(1024 * MIB, self.scale.many_keys * 160), value_bytes=VALUE_BYTES)
+        for name in self.servers:
+            if name == NULL:
+                continue
+            with Running(name, self.build, setting) as server:
+                self.fill(server, self.scale.many_keys)
+                for _ in range(self.scale.rounds):
+                    for op in ("get", "put"):
+                        self.measure(server, Cell("keys", name, op, 64, VALUE_BYTES, self.scale.many_keys))
+
+
+# ---- what it was measured with ---------------------------------------------------------------------------------------
+
+
+def output_of(*command: str) -> str:
+    """What a program says; nothing if it fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def about(build: Path, servers: list[str], scale: Scale) -> dict[str, str]:
+    """Machine, versions, commit."""
+    cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    changed = "" if not output_of("git", "status", "--porcelain", "--untracked-files=no") else ", changed"
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": f"{cpu}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB; Linux {platform.release()}; load average "
+                   f"{os.getloadavg()[0]:.1f} at the start",
+        "versions": ", ".join(version(name, build) for name in servers if name != NULL),
+        "commit": (output_of("git", "rev-parse", "--short=12", "HEAD") or "unknown") + changed,
+        "load": f"crabcache-bench, {CONNECTIONS} connections, {KEY_BYTES}-byte keys out of {scale.keys:,} at random, "
+                f"{VALUE_BYTES}-byte values, {scale.seconds:g} s each; TCP on the loopback interface; server on CPU 0 with one "
+                "thread, load on CPU 1",
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compare CrabCache with Redis and memcached.")
+    parser.add_argument("--build", type=Path, default=ROOT / "build/release")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/bench")
+    parser.add_argument("--quick", action="store_true", help="a minute, and rough numbers")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of " + ",".join(PARTS))
+    parser.add_argument("--servers", default=",".join(ALL), help="some of " + ",".join(ALL))
+    parser.add_argument("--ops", help="of matrix: some of get,put,mix")
+    parser.add_argument("--depths", help="of matrix: such as 1,16")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float, help="of each sample")
+    parser.add_argument("--append", action="store_true", help="add to the samples that are in the folder")
+    parser.add_argument("--publish", type=Path, metavar="FILE", help="put the report into a document")
+    options = parser.parse_args()
+    parts = [part for part in options.parts.split(",") if part]
+    servers = options.servers.split(",")
+    if unknown := [*(set(parts) - set(PARTS)), *(set(servers) - set(ALL))]:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    build = options.build.resolve()
+    absent = [name for name in servers if program(name, build) is None]
+    if CRABCACHE in absent or not (build / "crabcache-bench").exists():
+        parser.error(f"{build} has no crabcache-server or crabcache-bench: make all")
+    for name in absent:
+        say(f"{name} is not there, and is left out")
+    servers = [name for name in servers if name not in absent]
+
+    scale = QUICK if options.quick else FULL
+    scale.rounds = options.rounds or scale.rounds
+    scale.seconds = options.seconds or scale.seconds
+    scale.ops = tuple(options.ops.split(",")) if options.ops else scale.ops
+    scale.depths = tuple(int(depth) for depth in options.depths.split(",")) if options.depths else scale.depths
+    saved = options.out / "samples.json"
+    collection = Collection.load(saved) if options.append and saved.exists() else Collection()
+    collection.about = collection.about or about(build, servers, scale)
+    bench = Bench(build, scale, servers, collection)
+    for part in parts:
+        getattr(bench, part)()
+    text = report.write(collection, options.out)
+    if options.publish:
+        report.publish(collection, options.publish)
+    print(text, end="")
+    say(f"{os.path.relpath(options.out / 'report.md')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
