@@ -325,7 +325,11 @@ $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
 
 # ---- measurements ---------------------------------------------------------------------------------------------------
 
-.PHONY: bench-codec bench-store sim
+.PHONY: bench bench-codec bench-store sim
+bench: ## CrabCache beside Redis, memcached and a server that does nothing; 20 minutes, or one with BENCH_QUICK=1
+	@tests/support/deps.sh bench
+	@$(MAKE) --no-print-directory all $(B)/tests/bench/null_server
+	@tests/bench/peers/run_peers.py --build $(B) --out build/bench $(if $(filter 1,$(BENCH_QUICK)),--quick) $(PEERS_ARGS)
 bench-codec: $(B)/tests/bench/bench_codec ## What the C codec costs: ns per message, decoded and encoded
 	@$<
 bench-store: $(B)/tests/bench/bench_store ## What the store costs: speed, memory, stalls; some minutes (BENCH_ARGS="--quick speed")
@@ -337,7 +341,8 @@ sim: $(SIM) ## Build crabcache-sim, the simulator of eviction policies (tests/be
 PUBLIC_HEADERS := $(wildcard include/crabcache/*.h)
 HEADERS := $(PUBLIC_HEADERS) $(wildcard server/*.h server/store/*.h client/*.h client/*/*.h)
 TIDY    := $(patsubst %,build/lint/%.tidy,$(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(FUZZ_SRC))
-PY_SRC  := $(wildcard spec/*.py spec/*/*.py python/*/*.py tests/*/*.py) tests/support/run-tests tests/support/planted-bugs
+PY_SRC  := $(wildcard spec/*.py spec/*/*.py python/*/*.py tests/*/*.py tests/bench/*/*.py) tests/support/run-tests \
+           tests/support/planted-bugs
 SH_SRC  := $(wildcard tests/support/*.sh) .ci/run
 
 .PHONY: lint lint-quick

@@ -2,21 +2,24 @@
 # SPDX-License-Identifier: MIT
 #
 # Installs the Debian packages that are missing: `deps.sh run` what building and running need, `deps.sh test`
-# what the tests need on top.  It asks dpkg first and touches apt only when something is missing.  On a system
-# without apt it prints the list and fails only if a tool that it knows how to look for is absent.
+# what the tests need on top, `deps.sh bench` what comparing with other servers needs.  It asks dpkg first and
+# touches apt only when something is missing.  On a system without apt it prints the list and fails only if a
+# tool that it knows how to look for is absent.
 set -euo pipefail
 
 run_packages=(gcc make libc6-dev pkg-config libxxhash-dev libedit-dev liblzma-dev libcrypt-dev
     libinih-dev libsystemd-dev)
 test_packages=(g++ libcmocka-dev clang libclang-rt-dev clang-tidy doxygen
     python3 python3-pytest python3-hypothesis tshark xz-utils shellcheck pyflakes3 man-db openssl strace systemd)
+bench_packages=(python3 redis-server memcached)
 
 wanted=("${run_packages[@]}")
 case "${1:-}" in
     run) ;;
     test) wanted+=("${test_packages[@]}") ;;
+    bench) wanted+=("${bench_packages[@]}") ;;
     list) printf '%s\n' "${run_packages[@]}" "${test_packages[@]}"; exit 0 ;;
-    *) echo "usage: deps.sh run|test|list" >&2; exit 2 ;;
+    *) echo "usage: deps.sh run|test|bench|list" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
@@ -44,7 +47,22 @@ if [ "$(id -u)" -ne 0 ]; then
     fi
     as_root=(sudo)
 fi
+
+# Debian starts a server as soon as it is installed; those that are measured are started by the measurement alone.
+policy=/usr/sbin/policy-rc.d
+if [ "$1" = bench ] && [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    "${as_root[@]}" chmod 755 "$policy"
+fi
+
 echo "Installing: ${missing[*]}"
 "${as_root[@]}" apt-get update -q </dev/null
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
+
+if [ "$1" = bench ] && command -v systemctl >/dev/null; then
+    for service in redis-server memcached; do
+        [[ " ${missing[*]} " != *" $service "* ]] || "${as_root[@]}" systemctl --quiet disable "$service" || true
+    done
+fi

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = ROOT / "build" / "release"
-DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/HACKING.md", "spec/README.md",
+DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/HACKING.md", "docs/BENCHMARKS.md", "spec/README.md",
              "spec/PROTOCOL.md")
 
 

@@ -14,8 +14,7 @@ def short(number: float) -> str:
     """1234567 as 1.23M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
-            scaled = number / limit
-            return f"{scaled:.3g}{unit}" if scaled < 1000 else f"{scaled:.0f}{unit}"
+            return f"{number / limit:.{3 if number < 999.5 * limit else 4}g}{unit}"
     return f"{number:.3g}"
 
 
