@@ -220,7 +220,7 @@ int store_worker_attach(struct store *store, struct store_worker **worker)
         if (at->store != NULL)
             continue;
         at->store = store; /* The counters of who was here before stay: they are the store's. */
-        at->debt = at->credit = 0;
+        at->debt = at->unpaid = at->credit = 0;
         at->late_epoch = 0;
         at->has_views = false;
         init_writer(&at->writer, POOL_SMALL);

@@ -171,7 +171,8 @@ struct store_worker {
     _Alignas(64) uint64_t epoch; /**< Atomic: what it saw last; 0: offline. Others read it. */
     struct store *store;         /**< NULL: nobody has attached. */
     uint64_t credit;             /**< STORE_REFUSE: bytes of new items that were admitted already. */
-    uint64_t debt;               /**< Bytes written for which room is still to be made. */
+    uint64_t debt;               /**< Bytes written for which room is still to be made, */
+    uint64_t unpaid;             /**< and bytes written since some was made. */
     int32_t index_delta;         /**< Slots filled that index_items does not know of yet. */
     bool has_views;
     uint64_t late_epoch;         /**< Under mutex: the old epoch that it was seen to stand at, or 0, */

@@ -16,6 +16,7 @@
 #include <xxhash.h>
 
 #include <sched.h>
+#include <unistd.h>
 
 #include "server/store/store_impl.h"
 
@@ -133,6 +134,17 @@ uint64_t store_index_get(const struct store *store, const struct store_key *key,
 
 /* ---- locks ---- */
 
+/* Locks are held for less than a microsecond, unless who holds one was preempted: then it needs the processor. */
+static void await_holder(unsigned spins)
+{
+    if (spins % 1024 == 0)
+        usleep(50);
+    else if (spins % 64 == 0)
+        sched_yield();
+    else
+        store_pause();
+}
+
 static bool try_lock(struct store_bucket *bucket)
 {
     uint64_t control = store_peek(&bucket->control);
@@ -144,10 +156,7 @@ static bool try_lock(struct store_bucket *bucket)
 static void lock_bucket(struct store_bucket *bucket)
 {
     for (unsigned spins = 1; !try_lock(bucket); spins++) {
-        if (spins % 64 == 0)
-            sched_yield();
-        else
-            store_pause();
+        await_holder(spins);
     }
 }
 
@@ -224,10 +233,7 @@ uint64_t *store_index_slot_of(const struct store *store, struct store_bucket *ho
 static void lock_word(uint32_t *word)
 {
     for (unsigned spins = 1; __atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE) != 0; spins++) {
-        if (spins % 64 == 0)
-            sched_yield();
-        else
-            store_pause();
+        await_holder(spins);
     }
 }
 

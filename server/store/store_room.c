@@ -16,8 +16,11 @@
 #include "server/store/store_impl.h"
 
 #define TICK_SEGMENTS 2048U /* Segments that one tick looks at for expired items. */
-#define PAY_FROM      4096U
-#define PAY_MOST      65536U
+#define PAY_FROM      4096U   /* Bytes written from one payment to the next. */
+#define PAY_AT_ONCE   131072U /* Bytes looked at for a payment: what is owed beyond is left for the next ones. */
+#define PAY_MOST      65536U  /* Bytes written that are owed for at the most. */
+#define PAY_RATE      8U
+#define PAY_RATE_MORE 16U
 #define WAITS         2000U /* For views of other workers: some 50 ms. */
 #define TURNS         20000U /* For another's turn at making room, which is never long unless it was preempted: 1 s. */
 #define WAIT_US       50U
@@ -110,12 +113,21 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
     return false;
 }
 
+/* Bytes to be looked at for each byte written: the more, the fewer segments are left. */
+static uint64_t pay_rate(const struct store *store, uint32_t available)
+{
+    uint32_t low = low_water(store), missing = available > store->reserve ? low - available : low - store->reserve;
+    return PAY_RATE + PAY_RATE_MORE * (uint64_t)missing / (low - store->reserve);
+}
+
 void store_pay(struct store_worker *worker, uint64_t bytes)
 {
     struct store *store = worker->store;
     worker->debt += bytes;
-    if (worker->debt < PAY_FROM)
+    worker->unpaid += bytes;
+    if (worker->unpaid < PAY_FROM)
         return;
+    worker->unpaid = 0;
     uint32_t available = store_peek(&store->available);
     if (available >= low_water(store)) {
         worker->debt = 0;
@@ -126,11 +138,11 @@ void store_pay(struct store_worker *worker, uint64_t bytes)
         return;
     }
     store_refresh(worker);
-    uint64_t quota = worker->debt * (available <= store->reserve ? 24 : 8), done = 1;
-    quota = quota < PAY_MOST * 8 ? quota : PAY_MOST * 8;
-    for (uint64_t sum = 0; sum < quota && done != 0; sum += done)
+    uint64_t rate = pay_rate(store, available), done = 1, sum = 0;
+    uint64_t quota = worker->debt * rate < PAY_AT_ONCE ? worker->debt * rate : PAY_AT_ONCE;
+    for (; sum < quota && done != 0; sum += done)
         done = step(worker, low_water(store) + 1);
-    worker->debt = 0;
+    worker->debt = done != 0 && sum / rate < worker->debt ? worker->debt - sum / rate : 0;
     end_maintain(store);
 }
 

@@ -75,6 +75,9 @@ struct rig_worker {
 /** @brief Make a store. @param fake_clock  its time is rig->now_ms. */
 void rig_init(struct rig *rig, size_t memory, enum store_eviction eviction, bool fake_clock);
 void rig_fini(struct rig *rig);
+
+/** @brief Touch the memory that so many items will take, so that it costs nothing later. */
+void rig_touch(struct rig *rig, uint64_t items);
 void rig_attach(struct rig_worker *worker, struct rig *rig, unsigned number);
 void rig_detach(struct rig_worker *worker);
 

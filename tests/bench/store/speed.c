@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 
 #include "tests/bench/store/bench.h"
 
@@ -15,13 +16,18 @@
 #define REQUESTS  (2000000U / hurry)
 #define PUT_SHARE 0.6
 
-/* A store with so many items, all of its memory touched. */
+/* A store with so many items. */
 static void prepare(struct rig *rig, struct rig_worker *worker, uint64_t items, size_t memory)
 {
     warm_memory(memory);
     rig_init(rig, memory, STORE_EVICT, false);
     rig_attach(worker, rig, 0);
     rig_fill(worker, 0, items, VALUE, 0);
+}
+
+/* Overwrites at random until all memory was touched: from here on the speed is that of every day. */
+static void settle(struct rig *rig, struct rig_worker *worker, uint64_t items, size_t memory)
+{
     struct load load = {.items = items, .seed = 7, .put_percent = 100, .value_len = VALUE};
     struct store_stats stats;
     for (store_stats(rig->store, &stats); stats.bytes_free > memory / 16; store_stats(rig->store, &stats)) {
@@ -55,45 +61,76 @@ static double run_many(struct rig_worker *worker, struct load load, char note[st
     return middle;
 }
 
-static void measure_size(uint64_t items, double target)
+/* Answers the median speed of puts. */
+static double measure_puts(struct rig *rig, struct rig_worker *worker, uint64_t items, char note[static 128])
+{
+    struct load load = {.items = items, .put_percent = 100, .value_len = VALUE};
+    struct store_stats before, after;
+    char range[64];
+    store_stats(rig->store, &before);
+    double put = run_many(worker, load, range);
+    store_stats(rig->store, &after);
+    snprintf(note, 128, "%s; %.2f B moved per B written", range,
+             (double)(after.moved_bytes - before.moved_bytes) / ((double)(after.puts - before.puts) * ITEM));
+    return put;
+}
+
+static size_t data_bytes(uint64_t items)
+{
+    return items * ITEM + items * 64 * 10 / 56;
+}
+
+/* With memory for 2.5 times the data. */
+static void measure_ample(uint64_t items, double target, bool huge)
 {
     struct rig rig;
     struct rig_worker worker;
-    struct store_stats before, after;
-    char note[64], longer[128];
+    char note[128];
     unsigned millions = (unsigned)(items / 1000000);
-    size_t live = items * ITEM + items * 64 * 10 / 56;
-    prepare(&rig, &worker, items, live * 5 / 2);
+    size_t memory = data_bytes(items) * 5 / 2;
+    const char *pages = huge ? "" : ", without huge pages";
+    enum sense sense = huge ? AT_LEAST : NO_TARGET;
+    prepare(&rig, &worker, items, memory);
     struct load load = {.items = items, .value_len = VALUE};
     double get = run_many(&worker, load, note);
-    report("speed", AT_LEAST, target, get, "M/s", note, "GET, %u M items", millions);
-    load.put_percent = 100;
-    store_stats(rig.store, &before);
-    double put = run_many(&worker, load, note);
-    store_stats(rig.store, &after);
-    snprintf(longer, sizeof longer, "%s; memory 2.5 times the data, %.2f B moved per B written", note,
-             (double)(after.moved_bytes - before.moved_bytes) / ((double)(after.puts - before.puts) * ITEM));
-    report("speed", AT_LEAST, PUT_SHARE * target, put, "M/s", longer, "PUT, %u M items", millions);
-    report("speed", AT_LEAST, PUT_SHARE, put / get, "", "", "PUT over GET, %u M items", millions);
+    report("speed", sense, target, get, "M/s", note, "GET, %u M items%s", millions, pages);
+    settle(&rig, &worker, items, memory);
+    double later = run_many(&worker, load, note);
+    report("speed", NO_TARGET, 0, later, "M/s", note, "GET, %u M items, after overwriting%s", millions, pages);
+    double put = measure_puts(&rig, &worker, items, note);
+    report("speed", sense, PUT_SHARE * target, put, "M/s", note, "PUT, %u M items%s", millions, pages);
+    if (huge)
+        report("speed", AT_LEAST, PUT_SHARE, put / get, "", "", "PUT over GET, %u M items", millions);
     rig_detach(&worker);
     rig_fini(&rig);
-    if (items > 1000000)
-        return;
-    prepare(&rig, &worker, items, live * 5 / 4);
-    store_stats(rig.store, &before);
-    put = run_many(&worker, load, note);
-    store_stats(rig.store, &after);
-    snprintf(longer, sizeof longer, "%s; %.2f B moved per B written", note,
-             (double)(after.moved_bytes - before.moved_bytes) / ((double)(after.puts - before.puts) * ITEM));
-    report("speed", NO_TARGET, 0, put, "M/s", longer, "PUT, %u M items, memory 1.25 times the data", millions);
+}
+
+/* With memory for 1.25 times the data: most of a put is making room. */
+static void measure_tight(uint64_t items)
+{
+    struct rig rig;
+    struct rig_worker worker;
+    char note[128];
+    size_t memory = data_bytes(items) * 5 / 4;
+    prepare(&rig, &worker, items, memory);
+    settle(&rig, &worker, items, memory);
+    double put = measure_puts(&rig, &worker, items, note);
+    report("speed", NO_TARGET, 0, put, "M/s", note, "PUT, %u M items, memory 1.25 times the data",
+           (unsigned)(items / 1000000));
     rig_detach(&worker);
     rig_fini(&rig);
 }
 
 void measure_speed(void)
 {
-    measure_size(1000000, 12);
-    measure_size(20000000 / hurry, 8);
+    measure_ample(1000000, 12, true);
+    measure_tight(1000000);
+    measure_ample(20000000 / hurry, 8, true);
+    if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0) {
+        measure_ample(1000000, 12, false);
+        measure_ample(20000000 / hurry, 8, false);
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+    }
 }
 
 /* ---- two threads ---- */
@@ -145,6 +182,7 @@ void measure_threads(void)
     struct runner runners[2];
     struct rig rig;
     prepare(&rig, &runners[0].worker, 1000000, (size_t)256 << 20);
+    settle(&rig, &runners[0].worker, 1000000, (size_t)256 << 20);
     rig_attach(&runners[1].worker, &rig, 1);
     for (unsigned zipf = 0; zipf < 2; zipf++) {
         for (unsigned i = 0; i < sizeof mixes / sizeof mixes[0]; i++) {

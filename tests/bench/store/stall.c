@@ -4,6 +4,7 @@
  * time is what a client feels, CPU time what the store did; where they part, somebody else had the processor. For each
  * slow batch the kernel says how often it was preempted and how many pages it had to be given.
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,12 +64,15 @@ static void run_watched(struct rig_worker *worker, struct watch *watch, const ui
     }
 }
 
-static void report_watch(const struct watch *watch, const char *when)
+static void report_watch(const struct watch *watch, const char *when, struct store *store)
 {
     char note[160];
-    snprintf(note, sizeof note, "p50 %.3f, p99.9 %.3f, max %.3f ms; %llu batches, %llu faults", quantile_ms(&watch->cpu, 0.5),
+    struct store_stats stats;
+    store_stats(store, &stats);
+    snprintf(note, sizeof note, "p50 %.3f, p99.9 %.3f, max %.3f ms; %llu batches, %llu faults, %llu waits",
+             quantile_ms(&watch->cpu, 0.5),
              quantile_ms(&watch->cpu, 0.999), (double)watch->cpu.most / 1e6, (unsigned long long)watch->cpu.count,
-             (unsigned long long)watch->faults);
+             (unsigned long long)watch->faults, (unsigned long long)stats.grace_waits);
     report("stall", AT_MOST, 1, quantile_ms(&watch->cpu, 0.99999), "ms", note, "p99.999 of CPU time, %s", when);
     snprintf(note, sizeof note,
              "p99.9 %.3f, max %.3f ms; over 1 ms: %llu (%llu of CPU; %llu preempted, %llu waited, %llu faulted)",
@@ -97,7 +101,7 @@ static void put_watched(struct rig_worker *worker, struct watch *watch, uint64_t
     }
 }
 
-static void grow(struct watch *watch)
+static void grow(struct watch *watch, bool touched)
 {
     struct rig rig;
     struct rig_worker worker;
@@ -105,11 +109,43 @@ static void grow(struct watch *watch)
     size_t memory = items * (4 + KEY_BYTES + SMALL) + items * 64 * 3 / 14;
     warm_memory(memory);
     rig_init(&rig, memory, STORE_EVICT, false);
+    if (touched)
+        rig_touch(&rig, items);
     rig_attach(&worker, &rig, 0);
     put_watched(&worker, watch, 0, items, SMALL, 0);
-    report_watch(watch, "0 to 50 M items");
+    char when[64];
+    snprintf(when, sizeof when, "0 to %u M items%s", (unsigned)(items / 1000000), touched ? ", memory touched before" : "");
+    report_watch(watch, when, rig.store);
     rig_detach(&worker);
     rig_fini(&rig);
+}
+
+/* Another worker, which writes as fast as it can. */
+struct other {
+    pthread_t thread;
+    struct rig_worker worker;
+    bool stop; /* Atomic. */
+};
+
+static void *run_other(void *argument)
+{
+    struct other *other = argument;
+    uint64_t first = (uint64_t)1 << 40;
+    while (!__atomic_load_n(&other->stop, __ATOMIC_RELAXED)) {
+        rig_fill(&other->worker, first, 1000 * BATCH, VALUE, 0);
+        first += 1000 * BATCH;
+    }
+    return NULL;
+}
+
+static void grow_untouched(struct watch *watch)
+{
+    grow(watch, false);
+}
+
+static void grow_touched(struct watch *watch)
+{
+    grow(watch, true);
 }
 
 static void evict(struct watch *watch)
@@ -120,13 +156,23 @@ static void evict(struct watch *watch)
     uint64_t items = memory / (KEY_BYTES + VALUE);
     warm_memory(memory);
     rig_init(&rig, memory, STORE_EVICT, false);
+    rig_touch(&rig, items);
     rig_attach(&worker, &rig, 0);
     rig_fill(&worker, 0, items, VALUE, 0);
     put_watched(&worker, watch, items, 30000000U / hurry, VALUE, 0);
-    report_watch(watch, "evicting, new keys only");
+    report_watch(watch, "evicting, new keys only", rig.store);
     memset(watch, 0, sizeof *watch);
     put_watched(&worker, watch, items * 4, 30000000U / hurry, VALUE, 50);
-    report_watch(watch, "evicting, half of the requests read");
+    report_watch(watch, "evicting, half of the requests read", rig.store);
+    memset(watch, 0, sizeof *watch);
+    struct other other = {.stop = false};
+    rig_attach(&other.worker, &rig, 1);
+    pthread_create(&other.thread, NULL, run_other, &other);
+    put_watched(&worker, watch, items * 8, 30000000U / hurry, VALUE, 50);
+    __atomic_store_n(&other.stop, true, __ATOMIC_RELAXED);
+    pthread_join(other.thread, NULL);
+    report_watch(watch, "evicting, with another worker that writes", rig.store);
+    rig_detach(&other.worker);
     rig_detach(&worker);
     rig_fini(&rig);
 }
@@ -139,6 +185,7 @@ static void expire(struct watch *watch)
     size_t memory = items * (4 + 8 + 4 + KEY_BYTES + VALUE) * 5 / 4 + items * 16;
     warm_memory(memory);
     rig_init(&rig, memory, STORE_EVICT, true);
+    rig_touch(&rig, items * 2);
     rig_attach(&worker, &rig, 0);
     rig_fill(&worker, 0, items, VALUE, LIFE_MS);
     __atomic_store_n(&rig.now_ms, rig.now_ms + 2 * LIFE_MS, __ATOMIC_RELAXED);
@@ -147,14 +194,14 @@ static void expire(struct watch *watch)
     store_stats(rig.store, &stats);
     char when[64];
     snprintf(when, sizeof when, "%.1f M items expiring at once", (double)stats.expirations / 1e6);
-    report_watch(watch, when);
+    report_watch(watch, when, rig.store);
     rig_detach(&worker);
     rig_fini(&rig);
 }
 
 void measure_stalls(void)
 {
-    static void (*const parts[])(struct watch *watch) = {grow, evict, expire};
+    static void (*const parts[])(struct watch *watch) = {grow_untouched, grow_touched, evict, expire};
     struct watch *watch = malloc(sizeof *watch);
     if (watch == NULL)
         abort();
