@@ -86,11 +86,13 @@ SUPPORT_SRC := $(wildcard tests/support/*.c)
 MEASURE_SRC := $(wildcard tests/bench/*.c)
 SIM_SRC     := $(wildcard tests/bench/sim/*.c)
 STORE_BENCH := $(wildcard tests/bench/store/*.c)
+HITS_SRC    := $(wildcard tests/bench/hit_ratio/*.c)
 FUZZ_SRC    := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_MAIN   := $(wildcard tests/fuzz/standalone.c)
 FUZZ_HELP   := $(filter-out $(FUZZ_SRC) $(FUZZ_MAIN),$(wildcard tests/fuzz/*.c))
 ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(UNIT_SRC) \
-               $(SUPPORT_SRC) $(MEASURE_SRC) $(SIM_SRC) $(STORE_BENCH) $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
+               $(SUPPORT_SRC) $(MEASURE_SRC) $(SIM_SRC) $(STORE_BENCH) $(HITS_SRC) \
+               $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
 
 obj       = $(addprefix $(B)/obj/,$(addsuffix .o,$(1)))
 MAINS    := $(wildcard server/main.c client/cli/main.c client/replay/main.c client/bench/main.c)
@@ -106,6 +108,7 @@ REPLAY   := $(call program,client/replay,crabcache-replay)
 BENCH    := $(call program,client/bench,crabcache-bench)
 PROGRAMS := $(SERVER) $(CLI) $(REPLAY) $(BENCH)
 SIM      := $(B)/crabcache-sim
+HITS     := $(B)/hit-ratio-replay $(B)/fast_clock.so
 LIBS     := $(LIB_A) $(if $(LIB_SO),$(B)/$(SONAME) $(B)/libcrabcache.so)
 
 # What tests link: everything but the mains, as archives, so that a test pulls in only what it names.
@@ -220,6 +223,12 @@ $(SIM): $(call obj,$(SIM_SRC)) $(PART_LIBS)
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
 
+$(B)/hit-ratio-replay: $(call obj,$(filter-out %/fast_clock.c,$(HITS_SRC))) $(PART_LIBS)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(PART_LINK) $(REPLAY_LIBS)
+$(B)/fast_clock.so: $(call obj,tests/bench/hit_ratio/fast_clock.c)
+	@$(CC) -shared $(LDFLAGS_ALL) $(NO_UNDEFINED) -o $@ $<
+
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.c.o $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
@@ -291,7 +300,7 @@ fuzz-short: ## Each fuzzer for FUZZ_SHORT_SECONDS=15
 	@tests/support/run-tests fuzz-short
 
 .PHONY: unit-bins store-bins
-unit-bins: $(UNIT_BINS) $(FUZZ_ONCE) $(MEASURE_BINS)
+unit-bins: $(UNIT_BINS) $(FUZZ_ONCE) $(MEASURE_BINS) $(if $(filter release,$(MODE)),$(HITS))
 store-bins: $(filter $(B)/tests/unit/test_store%,$(UNIT_BINS))
 
 .PHONY: test-unit
@@ -325,7 +334,9 @@ $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
 
 # ---- measurements ---------------------------------------------------------------------------------------------------
 
-.PHONY: bench bench-codec bench-store sim
+TRACES ?=
+
+.PHONY: bench bench-codec bench-hits bench-store sim
 bench: ## CrabCache beside Redis, memcached and a server that does nothing; 20 minutes, or one with BENCH_QUICK=1
 	@tests/support/deps.sh bench
 	@$(MAKE) --no-print-directory all $(B)/tests/bench/null_server
@@ -334,6 +345,10 @@ bench-codec: $(B)/tests/bench/bench_codec ## What the C codec costs: ns per mess
 	@$<
 bench-store: $(B)/tests/bench/bench_store ## What the store costs: speed, memory, stalls; some minutes (BENCH_ARGS="--quick speed")
 	@$< $(BENCH_ARGS)
+bench-hits: ## Misses of CrabCache, Redis and memcached in the same memory, on real servers (TRACES=FOLDER HITS_ARGS="--sizes 20")
+	@tests/support/deps.sh bench
+	@$(MAKE) --no-print-directory all $(HITS)
+	@tests/bench/hit_ratio/run_hits.py --build $(B) --traces "$(TRACES)" --json $(B)/hits.json --markdown $(B)/hits.md $(HITS_ARGS)
 sim: $(SIM) ## Build crabcache-sim, the simulator of eviction policies (tests/bench/sim/run-gate runs the whole table)
 
 # ---- lint and warnings ----------------------------------------------------------------------------------------------
