@@ -114,7 +114,7 @@ static uint64_t largest_item(const struct store *store)
     uint64_t room = store->limit - store->fixed - store->first_index_bytes;
     room = ((room >> store->segment_shift) - store_aside(store)) << store->segment_shift;
     uint64_t largest = (room - room / 16) / 2 / STORE_PAGE * STORE_PAGE;
-    largest -= sizeof(struct store_large) + ITEM_MOST_EXTRA + 8;
+    largest -= sizeof(struct store_large) + ITEM_MOST_EXTRA + 16;
     return largest < UINT32_MAX ? largest : UINT32_MAX;
 }
 
@@ -185,6 +185,7 @@ int store_create(const struct store_config *config, struct store **store)
     made->config = *config;
     if (config->now_ms == NULL)
         made->config.now_ms = boottime_ms;
+    made->made_at = made->config.now_ms(made->config.now_context);
     made->base = base;
     made->mapped = at.end;
     made->limit = config->memory_bytes;

@@ -206,6 +206,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint8_t *base;
     size_t mapped;
     uint64_t limit;
+    uint64_t made_at;            /**< By the clock, in milliseconds. */
     struct store_segment *segments;
     struct store_worker *workers;
     struct store_bucket *buckets;
@@ -279,9 +280,10 @@ static inline uint64_t store_retired_bytes(const struct store *store)
            store->retired_large_bytes;
 }
 
+/** @brief Milliseconds since the store was made. */
 static inline uint64_t store_now(const struct store *store)
 {
-    return store->config.now_ms(store->config.now_context);
+    return store->config.now_ms(store->config.now_context) - store->made_at;
 }
 
 /** Segments that STORE_REFUSE never counts on: the reserve, and those that are being written. */

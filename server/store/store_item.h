@@ -3,13 +3,16 @@
  * @file
  * @brief The bytes of an item, as they lie in a segment or in pages of their own.
  *
- *     small   | flags u8 | key_len u8 | value_len u16            |          4 bytes: most items
- *     wide    | flags u8 | 0 u8 | key_len u16 | value_len u32    |          8 bytes: any item
- *             [expiry u64, at an address that 8 divides] [version u64] [app_flags u32]  only if flagged
+ *     small   | flags u8 | key_len u8 | value_len u16            | [expiry u32]    4 bytes: most items
+ *     wide    | flags u8 | 0 u8 | key_len u16 | value_len u32    | [expiry u64]    8 bytes: any item
+ *             [version u64] [app_flags u32]    only if flagged, as the expiry
  *             key, value
  *
- * An item without an expiry may start anywhere. One with an expiry is preceded by up to 7 padding bytes, each
- * ITEM_PADDING, which no flags byte can be; so a segment can be walked from its start.
+ * Expiries are in milliseconds since the store was made. A small item's has 34 bits, 198 days: two of them in the
+ * flags, the others at an address that 4 divides; all ones of those stand for never. What expires later is wide, its
+ * expiry lying at an address that 8 divides. So an item without an expiry may start anywhere, and one with an expiry
+ * is preceded by up to 3 or 7 padding bytes, each ITEM_PADDING, which no flags byte can be; so a segment can be walked
+ * from its start.
  *
  * Invariants: after an item was published, only its expiry changes, by one atomic store, and ITEM_DEAD is set when no
  * slot names it any more; so the flags byte is always read atomically. Version 0 means that the item's place gives its
@@ -28,8 +31,12 @@
 #define ITEM_EXPIRY    0x02U
 #define ITEM_VERSION   0x04U
 #define ITEM_APP_FLAGS 0x08U
+#define ITEM_LATER     0x30U /**< Bits 32 and 33 of a small item's expiry. */
 #define ITEM_DEAD      0x40U /**< A hint for who walks the segment: it can be unnamed without. */
 #define ITEM_PADDING   0x80U
+
+#define ITEM_LATER_SHIFT 4U
+#define ITEM_SMALL_NEVER UINT32_MAX
 
 /** Bytes of the shortest header. */
 #define ITEM_LEAST_HEAD 4U
@@ -47,11 +54,19 @@ struct store_item {
     uint64_t version;   /**< 0: no field. */
     uint32_t app_flags; /**< 0: no field. */
     bool has_expiry;
+    bool must_be_wide; /**< Only to be written: so that any expiry can be set later. */
 };
 
-static inline bool store_item_is_wide(uint32_t key_len, uint64_t value_len)
+/** @brief Does a small item have bits enough for this expiry? */
+static inline bool store_expiry_is_small(uint64_t expiry)
 {
-    return key_len > UINT8_MAX || value_len > UINT16_MAX;
+    return expiry >> 34 == 0 && (uint32_t)expiry != ITEM_SMALL_NEVER;
+}
+
+static inline bool store_item_is_wide(const struct store_item *item)
+{
+    return item->must_be_wide || item->key_len > UINT8_MAX || item->value_len > UINT16_MAX ||
+           (item->has_expiry && !store_expiry_is_small(item->expiry));
 }
 
 /** @brief The flags of a published item. */
@@ -69,13 +84,15 @@ static inline void store_item_kill(uint8_t *at)
 /** @brief Bytes of the header and of the fields that the flags announce. */
 static inline uint32_t store_item_head_bytes(uint8_t flags)
 {
-    return ((flags & ITEM_WIDE) != 0 ? 8U : 4U) + ((flags & ITEM_EXPIRY) != 0 ? 8U : 0U) +
-           ((flags & ITEM_VERSION) != 0 ? 8U : 0U) + ((flags & ITEM_APP_FLAGS) != 0 ? 4U : 0U);
+    uint32_t unit = (flags & ITEM_WIDE) != 0 ? 8U : 4U;
+    return unit + ((flags & ITEM_EXPIRY) != 0 ? unit : 0U) + ((flags & ITEM_VERSION) != 0 ? 8U : 0U) + ((flags & ITEM_APP_FLAGS) != 0 ? 4U : 0U);
 }
 
 static inline uint8_t store_item_flags(const struct store_item *item)
 {
-    return (uint8_t)((store_item_is_wide(item->key_len, item->value_len) ? ITEM_WIDE : 0U) |
+    bool wide = store_item_is_wide(item);
+    return (uint8_t)((wide ? ITEM_WIDE : 0U) |
+                     (item->has_expiry && !wide ? (uint32_t)(item->expiry >> 32) << ITEM_LATER_SHIFT : 0U) |
                      (item->has_expiry ? ITEM_EXPIRY : 0U) | (item->version != 0 ? ITEM_VERSION : 0U) |
                      (item->app_flags != 0 ? ITEM_APP_FLAGS : 0U));
 }
@@ -91,8 +108,7 @@ static inline uint32_t store_item_padding(const struct store_item *item, uint64_
 {
     if (!item->has_expiry)
         return 0;
-    uint64_t head = (store_item_flags(item) & ITEM_WIDE) != 0 ? 8 : 4;
-    return (uint32_t)(-(address + head) & 7);
+    return (uint32_t)(-address & (store_item_is_wide(item) ? 7 : 3));
 }
 
 /** @brief The lengths of an item, without looking at the rest. */
@@ -109,13 +125,34 @@ static inline void store_item_lengths(const uint8_t *at, uint32_t *key_len, uint
     }
 }
 
-/** @brief Where an item's expiry lies, or NULL. */
-static inline uint64_t *store_item_expiry(uint8_t *at)
+/** @brief When an item expires; UINT64_MAX: never. */
+static inline uint64_t store_item_expiry(const uint8_t *at)
 {
     uint8_t flags = store_item_flags_at(at);
     if ((flags & ITEM_EXPIRY) == 0)
-        return NULL;
-    return (uint64_t *)(void *)(at + ((flags & ITEM_WIDE) != 0 ? 8 : 4));
+        return UINT64_MAX;
+    if ((flags & ITEM_WIDE) != 0)
+        return __atomic_load_n((const uint64_t *)(const void *)(at + 8), __ATOMIC_SEQ_CST);
+    uint32_t low = __atomic_load_n((const uint32_t *)(const void *)(at + 4), __ATOMIC_SEQ_CST);
+    return low == ITEM_SMALL_NEVER ? UINT64_MAX : (uint64_t)(flags & ITEM_LATER) << (32 - ITEM_LATER_SHIFT) | low;
+}
+
+/** @brief Change a published item's expiry. @return false: it has no room for this one. */
+static inline bool store_item_set_expiry(uint8_t *at, uint64_t expiry)
+{
+    uint8_t flags = store_item_flags_at(at);
+    if ((flags & ITEM_EXPIRY) == 0)
+        return expiry == UINT64_MAX;
+    /* Atomic as it is for what set_expiry() in store_ops.c says. */
+    if ((flags & ITEM_WIDE) != 0) {
+        __atomic_store_n((uint64_t *)(void *)(at + 8), expiry, __ATOMIC_SEQ_CST);
+        return true;
+    }
+    bool same_later = store_expiry_is_small(expiry) && expiry >> 32 == (flags & ITEM_LATER) >> ITEM_LATER_SHIFT;
+    if (!same_later && expiry != UINT64_MAX)
+        return false;
+    __atomic_store_n((uint32_t *)(void *)(at + 4), (uint32_t)expiry, __ATOMIC_SEQ_CST);
+    return true;
 }
 
 /** @brief Are these bytes the same? Most keys are short: for those no call is worth it. */
@@ -143,16 +180,17 @@ static inline bool store_item_has_key(const uint8_t *at, const uint8_t *key, uin
 static inline uint64_t store_item_read(uint8_t *at, struct store_item *item)
 {
     uint8_t flags = store_item_flags_at(at);
-    const uint64_t *expiry = store_item_expiry(at);
-    const uint8_t *field = at + ((flags & ITEM_WIDE) != 0 ? 8 : 4);
+    uint32_t unit = (flags & ITEM_WIDE) != 0 ? 8 : 4;
+    const uint8_t *field = at + unit;
     store_item_lengths(at, &item->key_len, &item->value_len);
-    item->has_expiry = expiry != NULL;
+    item->has_expiry = (flags & ITEM_EXPIRY) != 0;
+    item->must_be_wide = false;
     item->expiry = UINT64_MAX;
     item->version = 0;
     item->app_flags = 0;
-    if (expiry != NULL) {
-        item->expiry = __atomic_load_n(expiry, __ATOMIC_SEQ_CST); /* See set_expiry() in store_ops.c. */
-        field += 8;
+    if (item->has_expiry) {
+        item->expiry = store_item_expiry(at);
+        field += unit;
     }
     if ((flags & ITEM_VERSION) != 0) {
         memcpy(&item->version, field, 8);
@@ -183,9 +221,12 @@ static inline void store_item_write(uint8_t *at, const struct store_item *item)
         memcpy(field + 4, &item->value_len, 4);
         field += 8;
     }
-    if ((flags & ITEM_EXPIRY) != 0) {
+    if ((flags & ITEM_EXPIRY) != 0 && (flags & ITEM_WIDE) != 0) {
         __atomic_store_n((uint64_t *)(void *)field, item->expiry, __ATOMIC_RELAXED);
         field += 8;
+    } else if ((flags & ITEM_EXPIRY) != 0) {
+        __atomic_store_n((uint32_t *)(void *)field, (uint32_t)item->expiry, __ATOMIC_RELAXED);
+        field += 4;
     }
     if ((flags & ITEM_VERSION) != 0) {
         memcpy(field, &item->version, 8);

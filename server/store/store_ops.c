@@ -14,10 +14,10 @@
 
 /* ---- what is known of an item ---- */
 
-static uint64_t expiry_after(uint64_t now, uint64_t ttl_ms)
+/* What the clock cannot reach is never. */
+static uint64_t expiry_after(const struct store *store, uint64_t now, uint64_t ttl_ms)
 {
-    uint64_t expiry;
-    return __builtin_add_overflow(now, ttl_ms, &expiry) ? STORE_NEVER : expiry;
+    return ttl_ms >= UINT64_MAX - store->made_at - now ? STORE_NEVER : now + ttl_ms;
 }
 
 static bool flushed_away(const struct store *store, uint64_t flushed, uint64_t location)
@@ -62,9 +62,9 @@ static void plan(const struct store *store, struct draft *draft, uint64_t bytes,
 {
     draft->need = (struct store_need){.bytes = bytes + 7, .class = store_class_of(store, expiry, now)};
     draft->need.large = draft->need.bytes > store->item_max;
-    if (draft->need.large && !draft->item.has_expiry) {
-        draft->item.has_expiry = true;
-        draft->need.bytes += 8;
+    if (draft->need.large) {
+        draft->item.has_expiry = draft->item.must_be_wide = true;
+        draft->need.bytes += 4 + 8;
     }
 }
 
@@ -335,14 +335,14 @@ static bool set_expiry(struct store *store, const struct store_found *found, str
                        uint64_t expiry)
 {
     uint64_t location = store_slot_location(found->value);
-    uint64_t *field = store_item_expiry(store_at(store, location));
-    if (field == NULL)
-        return expiry == STORE_NEVER;
-    /* Who sweeps resets min_expiry, then reads the field: either it sees this, or we see the reset. */
-    __atomic_store_n(field, expiry, __ATOMIC_SEQ_CST);
+    if (!store_item_set_expiry(store_at(store, location), expiry))
+        return false;
+    if (!item->has_expiry)
+        return true;
     item->expiry = expiry;
     if (store_is_large(store, location))
         return true;
+    /* Who sweeps resets min_expiry, then reads the field: either it sees the new one, or we see the reset. */
     struct store_segment *segment = &store->segments[store_segment_of(store, location)];
     if (expiry != STORE_NEVER)
         store_min(&segment->min_expiry, expiry);
@@ -368,9 +368,9 @@ static enum store_result try_expire(struct store_worker *worker, struct draft *d
         draft->flushed = flushed;
         return STORE_NO_MEMORY;
     }
-    uint64_t expiry = expiry_after(now, ttl_ms), location = store_slot_location(found.value);
+    uint64_t expiry = expiry_after(store, now, ttl_ms), location = store_slot_location(found.value);
     bool done = set_expiry(store, &found, &item, expiry);
-    uint64_t need = store_item_bytes(&item) + 8 + 8 + 7;
+    uint64_t need = store_item_bytes(&item) + 4 + 8 + 8 + 7; /* Wide, with an expiry and a version. */
     if (!done && draft->need.bytes < need) {
         store_index_unlock(found.home);
         draft->need = (struct store_need){.bytes = need, .class = store_class_of(store, expiry, now), .urgent = true};
@@ -497,7 +497,7 @@ enum store_result store_put(struct store_worker *worker, const struct store_key 
     uint64_t now = 0;
     if (args->ttl_ms != STORE_NEVER) {
         now = store_now(store);
-        draft.item.expiry = expiry_after(now, args->ttl_ms);
+        draft.item.expiry = expiry_after(store, now, args->ttl_ms);
         draft.item.has_expiry = draft.item.expiry != STORE_NEVER;
     }
     plan(store, &draft, store_item_bytes(&draft.item), draft.item.expiry, now);
@@ -579,13 +579,14 @@ enum store_result store_incr(struct store_worker *worker, const struct store_key
         if (result == STORE_OK && room && !again) {
             uint64_t expiry = live ? old.expiry : STORE_NEVER;
             if (!live && args->ttl_ms != STORE_NEVER)
-                expiry = expiry_after(store_now(store), args->ttl_ms);
+                expiry = expiry_after(store, store_now(store), args->ttl_ms);
             draft.item = (struct store_item){.key = key->data,
                                              .key_len = key->len,
                                              .value = text,
                                              .value_len = (uint32_t)store_number_format(sum, text),
                                              .expiry = expiry,
                                              .has_expiry = draft.need.large || expiry != STORE_NEVER,
+                                             .must_be_wide = draft.need.large,
                                              .app_flags = live ? old.app_flags : 0};
             write_out(worker, &draft);
             if (publish(worker, &draft, &found, live)) {
