@@ -319,6 +319,7 @@ uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evic
         store_count(&worker->counters.evictions_large, !expired && !gone);
         if (!expired && !gone && pool == POOL_SMALL)
             store_ghost_add(store, hash);
+        store->relinks = 0;
     }
     return STORE_PAGE;
 }
