@@ -47,7 +47,7 @@ static size_t round_up(size_t n, size_t unit)
 
 /* Offsets from the start of the range. */
 struct layout {
-    size_t segments, workers, page_map, ghosts, fixed_end;
+    size_t segments, workers, page_map, page_starts, ghosts, fixed_end;
     size_t buckets, overflow, arena, large, end;
     size_t bucket_max, overflow_max, large_pages, ghost_rows;
     uint32_t segment_count, segment_shift;
@@ -69,7 +69,8 @@ static void plan_layout(const struct store_config *config, struct layout *at)
     at->segments = round_up(sizeof(struct store), 64);
     at->workers = at->segments + at->segment_count * sizeof(struct store_segment);
     at->page_map = at->workers + config->max_workers * sizeof(struct store_worker);
-    at->ghosts = round_up(at->page_map + at->large_pages / 8, 64);
+    at->page_starts = at->page_map + at->large_pages / 8;
+    at->ghosts = round_up(at->page_starts + at->large_pages / 8, 64);
     at->fixed_end = at->ghosts + at->ghost_rows * 64;
     at->buckets = round_up(at->fixed_end, HUGE_PAGE);
     at->overflow = round_up(at->buckets + at->bucket_max * sizeof(struct store_bucket), HUGE_PAGE);
@@ -124,6 +125,7 @@ static void init_parts(struct store *store, const struct layout *at)
     store->segments = (struct store_segment *)(void *)(base + at->segments);
     store->workers = (struct store_worker *)(void *)(base + at->workers);
     store->page_map = (uint64_t *)(void *)(base + at->page_map);
+    store->page_starts = (uint64_t *)(void *)(base + at->page_starts);
     store->ghosts = (uint16_t *)(void *)(base + at->ghosts);
     store->buckets = (struct store_bucket *)(void *)(base + at->buckets);
     store->overflow = (struct store_bucket *)(void *)(base + at->overflow);

@@ -284,7 +284,7 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
 
 /* ---- large items ---- */
 
-uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evict)
+uint64_t store_drain_large(struct store_worker *worker, uint32_t page, enum store_large_fate fate)
 {
     struct store *store = worker->store;
     uint64_t location = store->large_at + (uint64_t)page * STORE_PAGE + sizeof(struct store_large);
@@ -302,14 +302,15 @@ uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evic
     bool expired = !gone && item.expiry <= store_now(store) && item.expiry != STORE_NEVER;
     enum store_pool pool = (enum store_pool)store_large_at(store, page)->pool;
     uint64_t freq = 0;
-    bool again = !gone && !expired && (!evict || deserves(store, pool, value, bytes, &freq));
+    bool again = !gone && !expired &&
+                 (fate == LARGE_STAYS || (fate == LARGE_IF_HIT && deserves(store, pool, value, bytes, &freq)));
     if (!again)
         store_publish(slot, (uint64_t)0);
-    else if (evict)
+    else if (fate == LARGE_IF_HIT)
         (void)__atomic_compare_exchange_n(slot, &value, (value & ~STORE_FREQ_MASK) | freq * STORE_FREQ_ONE, false,
                                           __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     store_index_unlock(home);
-    if (again && evict)
+    if (again && fate == LARGE_IF_HIT)
         store_large_requeue(store, page, next_pool(pool));
     if (!again) {
         store_release(store, location, bytes);
@@ -340,7 +341,7 @@ static bool sweep_large(struct store_worker *worker)
         pthread_mutex_unlock(&store->mutex);
         if (page == STORE_NONE)
             return false;
-        (void)store_drain_large(worker, page, false);
+        (void)store_drain_large(worker, page, LARGE_STAYS);
     }
     return true;
 }
@@ -411,7 +412,7 @@ static bool drop_flushed_large(struct store_worker *worker, uint64_t flushed)
         pthread_mutex_unlock(&store->mutex);
         if (page == STORE_NONE)
             return left;
-        (void)store_drain_large(worker, page, true);
+        (void)store_drain_large(worker, page, LARGE_STAYS);
         left = true;
     }
     return left;

@@ -17,8 +17,15 @@ uint64_t store_evict_next(struct store_worker *worker);
 /** @brief Work on a job's next items. @return bytes looked at; 0: no segment to move to, now. */
 uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, unsigned items);
 
-/** @brief Decide about a large item. @param evict  drop it if it was not read. @return bytes looked at. */
-uint64_t store_drain_large(struct store_worker *worker, uint32_t page, bool evict);
+/** What is to become of a large item that has not expired. */
+enum store_large_fate {
+    LARGE_STAYS,
+    LARGE_IF_HIT, /**< It stays if it was hit often enough, and goes round. */
+    LARGE_GOES
+};
+
+/** @brief Drop a large item that has expired, or was flushed, or is to go. @return bytes looked at. */
+uint64_t store_drain_large(struct store_worker *worker, uint32_t page, enum store_large_fate fate);
 
 /**
  * @brief Drop expired items.

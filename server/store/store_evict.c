@@ -203,7 +203,7 @@ static uint64_t evict(struct store_worker *worker)
     if (!choose_victim(store, live, all, &pool, &oldest))
         return 0;
     if (oldest.page != STORE_NONE)
-        return store_drain_large(worker, oldest.page, true);
+        return store_drain_large(worker, oldest.page, LARGE_IF_HIT);
     bool may_relink = pool != POOL_SMALL && store->relinks < RELINKS_MOST;
     bool spent = store_peek(&store->copy_tokens) <= 0;
     begin_job(store, may_relink ? JOB_WEIGH : JOB_EVICT, oldest.segment);
@@ -222,6 +222,12 @@ uint64_t store_evict_next(struct store_worker *worker)
     }
     if (store->config.eviction == STORE_REFUSE)
         return 0;
+    uint64_t pages = store_peek(&store->large_wanted);
+    if (pages != 0) {
+        store_poke(&store->large_wanted, (uint64_t)0);
+        uint32_t page = store_large_in_the_way(store, pages);
+        return page == STORE_NONE ? 0 : store_drain_large(worker, page, LARGE_GOES);
+    }
     store_ghost_fit(store);
     return evict(worker);
 }

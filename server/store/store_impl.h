@@ -212,6 +212,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     struct store_bucket *buckets;
     struct store_bucket *overflow;
     uint64_t *page_map;
+    uint64_t *page_starts;
     uint16_t *ghosts;
     uint64_t arena_at, large_at; /**< Locations. */
     uint64_t bucket_max, overflow_max, ghost_rows_max, large_pages;
@@ -251,6 +252,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint64_t orders;             /**< Places in the order of eviction that were given out. */
     uint64_t large_bytes;        /**< Of pages. */
     uint64_t retired_large_bytes;
+    uint64_t large_wanted;       /**< Atomic hint: there was no run of so many pages; 0: there was. */
     uint32_t sweep_large;
     uint32_t workers_attached;
 
@@ -467,8 +469,11 @@ void store_large_drop(struct store *store, uint32_t page);
 /** @brief No slot names it any more. */
 void store_large_retire(struct store *store, uint32_t page);
 
-/** @brief The mutex being held: free what waited until `epoch`. */
+/** @brief Free some of what waited until `epoch`. */
 void store_large_reclaim(struct store *store, uint64_t epoch);
+
+/** @brief Where the most room is for a run of pages: an item that stands there, or STORE_NONE. */
+uint32_t store_large_in_the_way(struct store *store, uint64_t pages);
 
 /** @brief Move to the end of a pool's FIFO. */
 void store_large_requeue(struct store *store, uint32_t page, enum store_pool pool);

@@ -6,23 +6,27 @@
  *     page n                                    page n + pages
  *     | struct store_large | item . . . . . . . | (next item)
  *
- * The page map has a bit for each page of the range. Large items are in a FIFO of their own, in which one that was
- * read gets another turn; its head competes with the oldest segment by age (store_evict.c).
+ * The page map has a bit for each page of the range, and another one where an item starts. Large items have a FIFO for
+ * each pool, whose head competes with the pool's oldest segment by age (store_evict.c). If what survives leaves no run
+ * of pages that is long enough, then what stands in the emptiest one is evicted, however often it was read; with
+ * STORE_REFUSE such a put is refused.
  *
- * Invariants: bits, list and budget change under the mutex; a large item is never moved, has an expiry field always
- * (so EXPIRE never needs to copy it), and its pages go back to the kernel as soon as they are free.
+ * Invariants: bits, list and budget change under the mutex; a large item is never moved, has room for any expiry always
+ * (so EXPIRE never needs to copy it), and its pages go back to the kernel as soon as they are free, from its end on, in
+ * slices, outside of the mutex.
  */
 #include <sys/mman.h>
 
 #include "server/store/store_impl.h"
 
-#define RECLAIM_AT_ONCE 16U
+#define DISCARD_AT_ONCE 512U  /* Pages that one call gives back to the kernel: a fraction of a millisecond. */
 #define LOOK_AT_ONCE    1024U
 
 /* store_large.listed */
-#define LARGE_GONE   0U
+#define LARGE_GONE   0U /* Retired, and counted in retired_large_bytes. */
 #define LARGE_LISTED 1U
-#define LARGE_READY  2U /* Retired, and only pins hold it. */
+#define LARGE_HELD   2U /* Retired, and only pins hold it: not counted. */
+#define LARGE_BUSY   3U /* Pages of it are being given back, outside of the mutex. */
 
 uint64_t store_large_pages(uint64_t item_bytes)
 {
@@ -49,6 +53,13 @@ static void mark_pages(struct store *store, uint64_t page, uint64_t pages, bool 
     }
 }
 
+/* An item begins here, or does so no more. */
+static void mark_start(struct store *store, uint64_t page, bool begins)
+{
+    uint64_t bit = (uint64_t)1 << page % 64;
+    store->page_starts[page / 64] = begins ? store->page_starts[page / 64] | bit : store->page_starts[page / 64] & ~bit;
+}
+
 /* A run of free pages that starts in [from, end), or STORE_NONE. */
 static uint32_t find_pages(const struct store *store, uint64_t from, uint64_t end, uint64_t pages)
 {
@@ -68,6 +79,40 @@ static uint32_t find_pages(const struct store *store, uint64_t from, uint64_t en
             return (uint32_t)(page - run);
     }
     return STORE_NONE;
+}
+
+/* The start of a run of pages, of which the fewest are taken. */
+static uint64_t emptiest_run(const struct store *store, uint64_t pages)
+{
+    uint64_t words = (pages + 63) / 64, all = store->large_pages / 64, best = 0, least = UINT64_MAX, taken = 0;
+    for (uint64_t word = 0; word < all; word++) {
+        taken += (uint64_t)__builtin_popcountll(store->page_map[word]);
+        if (word >= words)
+            taken -= (uint64_t)__builtin_popcountll(store->page_map[word - words]);
+        if (word + 1 >= words && taken < least) {
+            least = taken;
+            best = (word + 1 - words) * 64;
+        }
+    }
+    return best;
+}
+
+uint32_t store_large_in_the_way(struct store *store, uint64_t pages)
+{
+    uint32_t found = STORE_NONE;
+    pthread_mutex_lock(&store->mutex);
+    uint64_t from = emptiest_run(store, pages), page = from;
+    while (page > 0 && page_taken(store, page) && (store->page_starts[page / 64] >> page % 64 & 1) == 0)
+        page--; /* It may begin before. */
+    for (; page < from + pages && page < store->large_pages && found == STORE_NONE; page++) {
+        uint64_t left = store->page_starts[page / 64] >> page % 64;
+        if (left == 0)
+            page |= 63;
+        else if ((left & 1) != 0 && store_large_at(store, (uint32_t)page)->listed == LARGE_LISTED)
+            found = (uint32_t)page;
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return found;
 }
 
 /* ---- the list; the mutex is held ---- */
@@ -114,8 +159,11 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
     if (page == STORE_NONE) {
         store->committed -= pages * STORE_PAGE;
         store_update_available(store);
+        store_poke(&store->large_wanted, pages);
     } else {
         mark_pages(store, page, pages, true);
+        mark_start(store, page, true);
+        store_large_at(store, page)->listed = LARGE_BUSY; /* Being written. */
         store->large_bytes += pages * STORE_PAGE;
     }
     pthread_mutex_unlock(&store->mutex);
@@ -161,21 +209,22 @@ void store_large_keep(struct store *store, uint32_t page, enum store_pool pool)
     store_earn(store, (uint64_t)store_large_at(store, page)->pages * STORE_PAGE);
 }
 
-/* Frees pages. The mutex is held. */
-static void free_pages(struct store *store, uint32_t page)
+/* Gives an item's last pages back, all if `count` is as many; the memory itself is back already. The mutex is held. */
+static void free_pages(struct store *store, uint32_t page, uint64_t first, uint64_t count)
 {
-    struct store_large *large = store_large_at(store, page);
-    uint64_t pages = large->pages;
-    madvise(large, pages * STORE_PAGE, MADV_DONTNEED);
-    mark_pages(store, page, pages, false);
-    store->large_bytes -= pages * STORE_PAGE;
-    store->committed -= pages * STORE_PAGE;
+    mark_pages(store, first, count, false);
+    if (first == page)
+        mark_start(store, page, false);
+    store->large_bytes -= count * STORE_PAGE;
+    store->committed -= count * STORE_PAGE;
 }
 
 void store_large_drop(struct store *store, uint32_t page)
 {
+    uint64_t pages = store_large_at(store, page)->pages;
+    madvise(store_large_at(store, page), pages * STORE_PAGE, MADV_DONTNEED);
     pthread_mutex_lock(&store->mutex);
-    free_pages(store, page);
+    free_pages(store, page, page, pages);
     store_update_available(store);
     pthread_mutex_unlock(&store->mutex);
 }
@@ -203,23 +252,56 @@ void store_large_requeue(struct store *store, uint32_t page, enum store_pool poo
     pthread_mutex_unlock(&store->mutex);
 }
 
-void store_large_reclaim(struct store *store, uint64_t epoch)
+/* A retired item that nobody holds, or STORE_NONE. The mutex is held. */
+static uint32_t find_retired(struct store *store, uint64_t epoch)
 {
-    uint32_t next = store->large_retired.head;
-    unsigned freed = 0;
-    for (unsigned i = 0; i < LOOK_AT_ONCE && freed < RECLAIM_AT_ONCE && next != STORE_NONE; i++) {
-        struct store_large *large = store_large_at(store, next);
-        uint32_t page = next;
-        next = large->next;
+    uint32_t page = store->large_retired.head;
+    for (unsigned i = 0; i < LOOK_AT_ONCE && page != STORE_NONE; i++) {
+        struct store_large *large = store_large_at(store, page);
+        uint64_t bytes = (uint64_t)large->pages * STORE_PAGE;
         if (large->retired_at > epoch)
             break;
-        if (large->listed != LARGE_READY)
-            store->retired_large_bytes -= (uint64_t)large->pages * STORE_PAGE;
-        large->listed = LARGE_READY;
-        if (store_load(&large->pins) != 0)
-            continue;
-        list_remove(store, &store->large_retired, page);
-        free_pages(store, page);
-        freed++;
+        bool held = store_load(&large->pins) != 0;
+        if (held && large->listed == LARGE_GONE) {
+            large->listed = LARGE_HELD;
+            store->retired_large_bytes -= bytes;
+        } else if (!held && large->listed == LARGE_HELD) {
+            large->listed = LARGE_GONE;
+            store->retired_large_bytes += bytes;
+        }
+        if (large->listed == LARGE_GONE)
+            return page;
+        page = large->next;
+    }
+    return STORE_NONE;
+}
+
+void store_large_reclaim(struct store *store, uint64_t epoch)
+{
+    for (uint64_t left = DISCARD_AT_ONCE; left > 0;) {
+        pthread_mutex_lock(&store->mutex);
+        uint32_t page = find_retired(store, epoch);
+        if (page == STORE_NONE) {
+            pthread_mutex_unlock(&store->mutex);
+            return;
+        }
+        struct store_large *large = store_large_at(store, page);
+        uint32_t count = large->pages < left ? large->pages : (uint32_t)left;
+        uint32_t rest = large->pages - count, first = page + rest;
+        large->listed = LARGE_BUSY;
+        if (rest == 0)
+            list_remove(store, &store->large_retired, page);
+        pthread_mutex_unlock(&store->mutex);
+        madvise(store_large_at(store, first), (uint64_t)count * STORE_PAGE, MADV_DONTNEED);
+        pthread_mutex_lock(&store->mutex);
+        free_pages(store, page, first, count);
+        store->retired_large_bytes -= (uint64_t)count * STORE_PAGE;
+        if (rest != 0) {
+            large->pages = rest;
+            large->listed = LARGE_GONE;
+        }
+        store_update_available(store);
+        pthread_mutex_unlock(&store->mutex);
+        left -= count;
     }
 }

@@ -95,31 +95,39 @@ void store_update_available(struct store *store)
     store_poke(&store->available, store->free.count + (uint32_t)(more < unused ? more : unused));
 }
 
-/* Gives a free segment's pages back. */
-static void give_up(struct store *store)
+/* Takes from the budget what is there. The mutex is held. */
+static bool try_take(struct store *store, uint64_t bytes)
 {
-    uint32_t segment = store->free.tail;
-    store_list_remove(store, &store->free, segment);
-    madvise(store_at(store, store_segment_location(store, segment)), store_segment_bytes(store), MADV_DONTNEED);
-    set_state(&store->segments[segment], SEGMENT_UNUSED);
-    store_list_push(store, &store->unused, segment);
-    store->committed -= store_segment_bytes(store);
+    if (store->committed + bytes > store->limit)
+        return false;
+    store->committed += bytes;
+    store_update_available(store);
+    return true;
 }
 
 bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segments)
 {
-    pthread_mutex_lock(&store->mutex);
     uint64_t keep = (uint64_t)keep_segments << store->segment_shift;
-    uint64_t free = (uint64_t)store->free.count << store->segment_shift;
-    bool enough = store->limit - store->committed + free >= bytes + keep;
-    if (enough) {
-        while (store->committed + bytes > store->limit)
-            give_up(store);
-        store->committed += bytes;
+    for (;;) {
+        pthread_mutex_lock(&store->mutex);
+        uint64_t free = (uint64_t)store->free.count << store->segment_shift;
+        bool enough = store->limit - store->committed + free >= bytes + keep;
+        if (!enough || try_take(store, bytes) || store->free.count == 0) {
+            pthread_mutex_unlock(&store->mutex);
+            return enough;
+        }
+        /* A free segment's pages go back, outside of the mutex, as that takes its time. */
+        uint32_t segment = store->free.tail;
+        store_list_remove(store, &store->free, segment);
+        pthread_mutex_unlock(&store->mutex);
+        madvise(store_at(store, store_segment_location(store, segment)), store_segment_bytes(store), MADV_DONTNEED);
+        pthread_mutex_lock(&store->mutex);
+        set_state(&store->segments[segment], SEGMENT_UNUSED);
+        store_list_push(store, &store->unused, segment);
+        store->committed -= store_segment_bytes(store);
         store_update_available(store);
+        pthread_mutex_unlock(&store->mutex);
     }
-    pthread_mutex_unlock(&store->mutex);
-    return enough;
 }
 
 /* ---- writing ---- */
@@ -330,8 +338,12 @@ uint32_t store_reclaim(struct store *store)
         else
             store_list_push(store, &store->pinned, segment);
     }
-    store_large_reclaim(store, epoch);
     store_update_available(store);
+    bool large = store->large_retired.head != STORE_NONE;
+    pthread_mutex_unlock(&store->mutex);
+    if (large)
+        store_large_reclaim(store, epoch);
+    pthread_mutex_lock(&store->mutex);
     uint64_t waiting = store->retired.count + (store->retired_large_bytes >> store->segment_shift);
     pthread_mutex_unlock(&store->mutex);
     return (uint32_t)waiting;
