@@ -48,7 +48,7 @@ static uint64_t step(struct store_worker *worker, uint32_t wanted)
     struct store *store = worker->store;
     if (store->job.kind == JOB_NONE) {
         uint32_t waiting = store_reclaim(store);
-        if (store_peek(&store->available) + waiting >= wanted)
+        if (store_peek(&store->available) + waiting >= wanted && store_peek(&store->large_wanted) == 0)
             return 0;
         uint64_t done = store_evict_next(worker);
         if (store->job.kind == JOB_NONE)
@@ -102,7 +102,10 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
             end_maintain(store);
         if (done != 0)
             continue;
-        if (mine && waiting == 0 && store_reclaim(store) == 0)
+        uint32_t left = mine ? store_reclaim(store) : waiting;
+        if (left < waiting)
+            continue;
+        if (mine && left == 0)
             return take_room(worker, need, place);
         /* Own views never end here; but while it is another's turn, memory may come of that. */
         unsigned *spent = mine ? &waits : &turns;

@@ -253,6 +253,95 @@ static void test_eviction_prefers_dead_space(void **state)
     stop(&f);
 }
 
+/* The page of a large item. */
+static uint64_t page_of(struct fixture *f, uint64_t id)
+{
+    struct store_key key = key_of(f, &id);
+    uint64_t *slot, value = store_index_get(f->store, &key, &slot);
+    assert_true(value != 0 && store_is_large(f->store, store_slot_location(value)));
+    return store_page_of(f->store, store_slot_location(value));
+}
+
+static void take_pages(struct fixture *f, uint64_t from, uint64_t to, bool taken)
+{
+    for (uint64_t page = from; page < to; page++) {
+        uint64_t *word = &f->store->page_map[page / 64], bit = (uint64_t)1 << page % 64;
+        *word = taken ? *word | bit : *word & ~bit;
+    }
+}
+
+static void test_a_very_large_item_finds_its_run(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct store_view view;
+    start(&f, 4 * STORE_MIN_MEMORY, STORE_EVICT);
+    size_t largest = store_max_value(f.store, 8), len = 20000;
+    uint64_t run = store_large_pages(largest), end = f.store->large_pages, count = 0;
+    /* Survivors that are a bit less than that apart, as if what stood between them had come and gone. */
+    for (uint64_t at = 0; at + run < end; count++) {
+        assert_int_equal(put(&f, 1000 + count, len, STORE_NEVER), STORE_OK);
+        at = page_of(&f, 1000 + count);
+        take_pages(&f, 0, at + run - 1, true);
+    }
+    take_pages(&f, 0, end, false);
+    for (uint64_t id = 1000; id < 1000 + count; id++) {
+        take_pages(&f, page_of(&f, id), page_of(&f, id) + store_large_pages(len + 40), true);
+        for (unsigned hits = 0; hits < 3; hits++)
+            assert_int_equal(get(&f, id, &view), STORE_OK);
+    }
+    store_quiesce(f.worker);
+    assert_true(count >= 6);
+    assert_int_equal(put(&f, 1, largest, STORE_NEVER), STORE_OK);
+    assert_true(found(&f, 1, largest));
+    struct store_stats stats = stats_of(&f);
+    assert_in_range(stats.evictions, 1, 2);
+    assert_int_equal(stats.refusals, 0);
+    stop(&f);
+}
+
+static void test_large_items_come_back_in_slices(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, 16 * STORE_MIN_MEMORY, STORE_REFUSE);
+    uint64_t one = 1, pages = store_large_pages(4000000);
+    struct store_key key = key_of(&f, &one);
+    assert_int_equal(put(&f, 1, 4000000, STORE_NEVER), STORE_OK);
+    assert_int_equal(store_delete(f.worker, &key), STORE_OK);
+    store_quiesce(f.worker);
+    uint64_t last = f.store->large_bytes;
+    assert_true(last >= pages * STORE_PAGE);
+    unsigned calls = 0;
+    for (; f.store->large_bytes != 0; calls++) {
+        uint32_t waiting = store_reclaim(f.store);
+        assert_true(f.store->large_bytes < last && last - f.store->large_bytes <= (uint64_t)2 << 20);
+        assert_int_equal(waiting, f.store->large_bytes >> f.store->segment_shift);
+        last = f.store->large_bytes;
+        inspect(&f);
+    }
+    assert_int_equal(calls, 2);
+    stop(&f);
+}
+
+static void test_budget_given_back_can_be_had_at_once(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct store_place place;
+    start(&f, STORE_MIN_MEMORY, STORE_REFUSE);
+    uint32_t available = f.store->available;
+    memset(f.store->page_map, 0xff, f.store->large_pages / 8);
+    assert_false(store_large_place(f.store, 300000, &place));
+    assert_int_equal(f.store->available, available);
+    memset(f.store->page_map, 0, f.store->large_pages / 8);
+    assert_true(store_large_place(f.store, 300000, &place));
+    assert_true(f.store->available < available);
+    store_large_drop(f.store, place.page);
+    assert_int_equal(f.store->available, available);
+    stop(&f);
+}
+
 static void test_refuse_fills_and_overwrites(void **state)
 {
     (void)state;
@@ -335,6 +424,9 @@ int main(void)
         cmocka_unit_test(test_pins_leave_room_to_write),
         cmocka_unit_test(test_eviction_keeps_the_newest),
         cmocka_unit_test(test_eviction_prefers_dead_space),
+        cmocka_unit_test(test_a_very_large_item_finds_its_run),
+        cmocka_unit_test(test_large_items_come_back_in_slices),
+        cmocka_unit_test(test_budget_given_back_can_be_had_at_once),
         cmocka_unit_test(test_refuse_fills_and_overwrites),
         cmocka_unit_test(test_refuse_takes_expired_items_for_dead),
         cmocka_unit_test(test_flush_frees_everything),
