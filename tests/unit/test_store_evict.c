@@ -187,8 +187,11 @@ static void test_a_ghost_comes_back_to_stay(void **state)
             back[count++] = id;
     }
     assert_int_equal(count, 1000);
-    for (unsigned i = 0; i < count; i++)
+    /* Among others: that all of them move is paid for. */
+    for (unsigned i = 0; i < count; i++) {
         put(&f, back[i], 500);
+        put(&f, next++, 500);
+    }
     uint64_t hits = stats_of(&f).ghost_hits;
     assert_true(hits > 900);
     for (uint64_t end = next + 20000; next < end; next++)
