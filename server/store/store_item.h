@@ -85,7 +85,8 @@ static inline void store_item_kill(uint8_t *at)
 static inline uint32_t store_item_head_bytes(uint8_t flags)
 {
     uint32_t unit = (flags & ITEM_WIDE) != 0 ? 8U : 4U;
-    return unit + ((flags & ITEM_EXPIRY) != 0 ? unit : 0U) + ((flags & ITEM_VERSION) != 0 ? 8U : 0U) + ((flags & ITEM_APP_FLAGS) != 0 ? 4U : 0U);
+    return unit + ((flags & ITEM_EXPIRY) != 0 ? unit : 0U) +
+           ((flags & ITEM_VERSION) != 0 ? 8U : 0U) + ((flags & ITEM_APP_FLAGS) != 0 ? 4U : 0U);
 }
 
 static inline uint8_t store_item_flags(const struct store_item *item)
