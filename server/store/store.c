@@ -224,7 +224,7 @@ int store_worker_attach(struct store *store, struct store_worker **worker)
             continue;
         at->store = store; /* The counters of who was here before stay: they are the store's. */
         at->debt = at->unpaid = at->credit = 0;
-        at->late_epoch = 0;
+        at->late_epoch = at->given_up = 0;
         at->has_views = false;
         init_writer(&at->writer, POOL_SMALL);
         store_poke(&at->epoch, (uint64_t)0);

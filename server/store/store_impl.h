@@ -175,6 +175,7 @@ struct store_worker {
     uint64_t unpaid;             /**< and bytes written since some was made. */
     int32_t index_delta;         /**< Slots filled that index_items does not know of yet. */
     bool has_views;
+    uint64_t given_up;           /**< The oldest epoch of any worker that was waited for in vain, or 0. */
     uint64_t late_epoch;         /**< Under mutex: the old epoch that it was seen to stand at, or 0, */
     uint64_t late_since;         /**< and when it first was, in ms. */
     struct store_writer writer;

@@ -83,6 +83,21 @@ static void wait_for_others(struct store_worker *worker, unsigned waits)
     (void)store_enter(worker);
 }
 
+/* How often to wait for the others' views. Own ones never end here; and what was waited for in vain is not again. */
+static unsigned most_waits(const struct store_worker *worker)
+{
+    if (worker->has_views)
+        return 0;
+    return worker->given_up == store_oldest_epoch(worker->store) ? 1 : WAITS;
+}
+
+/* Remembers what was waited for in vain, or it would cost each write that follows as much. */
+static bool give_up(struct store_worker *worker)
+{
+    worker->given_up = store_oldest_epoch(worker->store);
+    return false;
+}
+
 bool store_make_room(struct store_worker *worker, const struct store_need *need, struct store_place *place)
 {
     struct store *store = worker->store;
@@ -107,10 +122,9 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
             continue;
         if (mine && left == 0)
             return take_room(worker, need, place);
-        /* Own views never end here; but while it is another's turn, memory may come of that. */
         unsigned *spent = mine ? &waits : &turns;
-        if ((mine && worker->has_views) || *spent >= (mine ? WAITS : TURNS))
-            return false;
+        if (*spent >= (mine ? most_waits(worker) : TURNS))
+            return give_up(worker);
         wait_for_others(worker, (*spent)++);
     }
     return false;
