@@ -179,7 +179,11 @@ static void do_put(struct command *c, const struct crab_req_put *m)
         break;
     }
     uint64_t version = 0;
-    enum store_result result = store_put(c->env->worker, &c->key, &args, &version);
+    const struct store_stream *stream = c->env->stream;
+    c->env->stream = NULL;
+    enum store_result result = stream != NULL
+                                   ? store_stream_put(c->env->worker, &c->key, &args, stream, &version)
+                                   : store_put(c->env->worker, &c->key, &args, &version);
     if (result == STORE_OK && (m->flags & CRAB_PUT_WANT_VERSION) != 0)
         REPLY(c, stored, .version = version);
     else if (result == STORE_EXISTS)

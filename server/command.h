@@ -42,6 +42,7 @@ struct command_env {
     struct buf_pool *pool;         /**< Of this worker; borrowed. */
     char *text;                    /**< STATS_TEXT_BYTES, to render STATS in. */
     uint32_t max_value;            /**< The limit in force. */
+    const struct store_stream *stream; /**< Where the next PUT's value stands already: it is ended and set to NULL then. */
 };
 
 /** One request under way. */

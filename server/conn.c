@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "crabcache/wire.h"
+#include "server/conn_impl.h"
 #include "server/log.h"
 #include "server/stats.h"
 
@@ -36,42 +37,10 @@
 /* Room for GOAWAY. */
 #define FAREWELL_MAX (CRAB_REPLY_HEADER + 2U + CRAB_MAX_ERROR_TEXT)
 
-/* How many connections may have to give way for one buffer: enough for the largest step of a usual frame. */
-#define RELIEF_MAX 16
-
 static_assert(sizeof(struct conn) <= 512, "an idle connection costs less than 1 KiB");
 static_assert(CONN_AHEAD_BYTES <= UINT16_MAX, "struct conn has 16 bits for places in it");
 
-/* How sending or receiving went. */
-enum io {
-    IO_DONE,  /* all was sent; something was received */
-    IO_AGAIN, /* the kernel's buffer is full; there is nothing to receive */
-    IO_MORE,  /* something was received, but nothing to execute yet: part of a large frame, or skipped */
-    IO_END    /* the connection is over */
-};
-
 /* -------------------------------------------------------------------------------------------- lifetime */
-
-bool conn_io_init(struct conn_io *io)
-{
-    io->in = (struct buf){NULL, 0};
-    io->ahead = (struct buf){NULL, 0};
-    io->out_bytes = (struct buf){NULL, 0};
-    if (!buf_take(io->pool, CONN_IN_BYTES, &io->in) || !buf_take(io->pool, CONN_AHEAD_BYTES, &io->ahead) ||
-        !buf_take(io->pool, DISPATCH_OUT_BYTES, &io->out_bytes)) {
-        conn_io_fini(io);
-        return false;
-    }
-    buf_out_init(&io->out, io->out_bytes.data, io->out_bytes.cap, io->refs);
-    return true;
-}
-
-void conn_io_fini(struct conn_io *io)
-{
-    buf_give(io->pool, &io->in);
-    buf_give(io->pool, &io->ahead);
-    buf_give(io->pool, &io->out_bytes);
-}
 
 struct conn *conn_create(int fd, struct buf_budget *budget)
 {
@@ -90,6 +59,8 @@ struct conn *conn_create(int fd, struct buf_budget *budget)
 
 static void drop_input(struct conn_io *io, struct conn *c)
 {
+    if (c->stream.value != NULL)
+        dispatch_stream_drop(io->dispatch, &c->stream);
     buf_give(io->pool, &c->in);
     c->held = 0;
     c->frame = 0;
@@ -141,116 +112,38 @@ uint32_t conn_wanted(const struct conn *c)
     return c->out.data != NULL || c->runnable ? EPOLLOUT : EPOLLIN;
 }
 
-/* ---------------------------------------------------------------------------------------------- memory */
-
-/* Whether it is worth trying again: somebody gave way. */
-static bool relieved(struct conn_io *io, int *tries)
-{
-    return (*tries)++ < RELIEF_MAX && io->relief.give_up_one(io->relief.context);
-}
-
-static bool take(struct conn_io *io, size_t size, struct buf *buf)
-{
-    int tries = 0;
-    while (!buf_take(io->pool, size, buf)) {
-        if (!relieved(io, &tries))
-            return false;
-    }
-    return true;
-}
-
-static bool grow(struct conn_io *io, size_t size, struct buf *buf)
-{
-    int tries = 0;
-    while (!buf_grow(io->pool, size, buf)) {
-        if (!relieved(io, &tries))
-            return false;
-    }
-    return true;
-}
-
-static bool park(struct conn_io *io, struct buf *buf)
-{
-    int tries = 0;
-    while (!buf_out_park(&io->out, io->pool, buf)) {
-        if (!relieved(io, &tries))
-            return false;
-    }
-    return true;
-}
-
 /* --------------------------------------------------------------------------------------------- sending */
 
-static ssize_t send_once(int fd, const struct buf_out *out)
-{
-    if (out->ref_first == out->ref_count) /* mostly; the kernel then has no vector to copy */
-        return send(fd, out->data + out->start, out->len - out->start, MSG_NOSIGNAL | MSG_DONTWAIT);
-    struct iovec vector[BUF_OUT_VECTOR];
-    struct msghdr message = {.msg_iov = vector};
-    message.msg_iovlen = buf_out_vector(out, vector);
-    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-static enum io send_out(struct conn_io *io, struct conn *c, struct buf_out *out)
-{
-    ssize_t sent;
-    do {
-        sent = send_once(c->fd, out);
-    } while (sent < 0 && errno == EINTR);
-    if (sent < 0)
-        return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? IO_AGAIN : IO_END;
-    c->moved_ms = io->now_ms;
-    stats_add(&io->counters->bytes_sent, (uint64_t)sent);
-    buf_out_sent(out, (size_t)sent, dispatch_releaser(io->dispatch));
-    return buf_out_empty(out) ? IO_DONE : IO_AGAIN;
-}
-
 /* Give a connection up whose output does not fit the budget: its replies can neither be sent nor kept. */
-static enum io give_up(struct conn_io *io, const struct conn *c)
+static enum conn_moved give_up(struct conn_io *io, const struct conn *c)
 {
     stats_add(&io->counters->connections_aborted, 1);
     log_line(io->log, LOG_LEVEL_DEBUG, "connection %d closed: its client reads too slowly, and buffers are used up",
              c->fd);
-    return IO_END;
+    return CONN_END;
 }
 
 /* Send the worker's output, and keep what does not go out. Leaves the worker's output empty unless it is over. */
-static enum io flush(struct conn_io *io, struct conn *c)
+static enum conn_moved flush(struct conn_io *io, struct conn *c)
 {
     if (buf_out_empty(&io->out))
-        return IO_DONE;
-    enum io sent = send_out(io, c, &io->out);
-    if (sent != IO_AGAIN)
+        return CONN_DONE;
+    enum conn_moved sent = conn_send(io, c, &io->out);
+    if (sent != CONN_AGAIN)
         return sent;
     stats_add(&io->counters->output_stalls, 1);
-    return park(io, &c->out) ? IO_AGAIN : give_up(io, c);
+    return conn_park(io, &c->out) ? CONN_AGAIN : give_up(io, c);
 }
 
-static enum io flush_parked(struct conn_io *io, struct conn *c)
+static enum conn_moved flush_parked(struct conn_io *io, struct conn *c)
 {
-    enum io sent = send_out(io, c, buf_out_parked(&c->out));
-    if (sent == IO_DONE)
+    enum conn_moved sent = conn_send(io, c, buf_out_parked(&c->out));
+    if (sent == CONN_DONE)
         buf_give(io->pool, &c->out);
     return sent;
 }
 
 /* ------------------------------------------------------------------------------------------- receiving */
-
-static enum io receive_into(struct conn_io *io, struct conn *c, uint8_t *to, size_t room, size_t *len)
-{
-    ssize_t got;
-    do {
-        got = recv(c->fd, to, room, MSG_DONTWAIT);
-    } while (got < 0 && errno == EINTR);
-    if (got < 0)
-        return errno == EAGAIN || errno == EWOULDBLOCK ? IO_AGAIN : IO_END;
-    if (got == 0)
-        return IO_END;
-    c->moved_ms = io->now_ms;
-    stats_add(&io->counters->bytes_received, (uint64_t)got);
-    *len = (size_t)got;
-    return IO_DONE;
-}
 
 /* Put what the connection holds before what was received. */
 static void take_held(struct conn_io *io, struct conn *c)
@@ -269,27 +162,61 @@ static void refuse(struct conn_io *io, struct conn *c, const uint8_t *bytes, siz
         c->state = CONN_FLUSHING;
 }
 
-static enum io receive_frame(struct conn_io *io, struct conn *c)
+/* Let the value of a PUT go right into the store, once enough of it came to be taken seriously. */
+static void try_stream(struct conn_io *io, struct conn *c)
 {
-    if (c->held == c->in.cap && !grow(io, c->frame, &c->in)) {
-        refuse(io, c, c->in.data, c->held);
-        drop_input(io, c);
-        return IO_MORE;
+    struct buf head;
+    if (c->held < CONN_STREAM_MIN || c->held < c->frame / 16 ||
+        !dispatch_stream_begin(io->dispatch, c->in.data, c->held, c->frame, &c->stream))
+        return;
+    if (buf_take(io->pool, c->stream.head_len, &head)) { /* if not, what it has does as well */
+        memcpy(head.data, c->in.data, c->stream.head_len);
+        buf_give(io->pool, &c->in);
+        c->in = head;
     }
-    size_t room = (c->frame < c->in.cap ? c->frame : c->in.cap) - c->held;
-    size_t len = 0;
-    enum io got = receive_into(io, c, c->in.data + c->held, room < FRAME_READ_MAX ? room : FRAME_READ_MAX, &len);
-    if (got != IO_DONE)
-        return got;
-    c->held += len;
-    return c->held == c->frame ? IO_DONE : IO_MORE;
 }
 
-/* Get input to execute. With IO_DONE it is at *in. */
-static enum io receive(struct conn_io *io, struct conn *c, const uint8_t **in, size_t *len)
+/* Where the next bytes of a large frame go, and how many. Returns false if there is no room. */
+static bool room_in_frame(struct conn_io *io, struct conn *c, uint8_t **to, size_t *room)
+{
+    if (c->stream.value == NULL && c->held == c->in.cap) {
+        try_stream(io, c);
+        if (c->stream.value == NULL && !conn_grow(io, c->frame, &c->in))
+            return false;
+    }
+    if (c->stream.value != NULL) {
+        *to = c->stream.value + (c->held - c->stream.head_len);
+        *room = c->frame - c->held;
+    } else {
+        *to = c->in.data + c->held;
+        *room = (c->frame < c->in.cap ? c->frame : c->in.cap) - c->held;
+    }
+    if (*room > FRAME_READ_MAX)
+        *room = FRAME_READ_MAX;
+    return true;
+}
+
+static enum conn_moved receive_frame(struct conn_io *io, struct conn *c)
+{
+    uint8_t *to;
+    size_t room, len = 0;
+    if (!room_in_frame(io, c, &to, &room)) {
+        refuse(io, c, c->in.data, c->held);
+        drop_input(io, c);
+        return CONN_MORE;
+    }
+    enum conn_moved got = conn_receive(io, c, to, room, &len);
+    if (got != CONN_DONE)
+        return got;
+    c->held += len;
+    return c->held == c->frame ? CONN_DONE : CONN_MORE;
+}
+
+/* Get input to execute. With CONN_DONE it is at *in. */
+static enum conn_moved receive(struct conn_io *io, struct conn *c, const uint8_t **in, size_t *len)
 {
     if (c->frame != 0) {
-        enum io got = receive_frame(io, c);
+        enum conn_moved got = receive_frame(io, c);
         *in = c->in.data;
         *len = c->held;
         return got;
@@ -297,8 +224,8 @@ static enum io receive(struct conn_io *io, struct conn *c, const uint8_t **in, s
     size_t held = c->held;
     size_t fresh = 0;
     if (!c->runnable) {
-        enum io got = receive_into(io, c, io->in.data + held, io->in.cap - held, &fresh);
-        if (got != IO_DONE)
+        enum conn_moved got = conn_receive(io, c, io->in.data + held, io->in.cap - held, &fresh);
+        if (got != CONN_DONE)
             return got;
         c->small = fresh < CONN_AHEAD_ROOM;
     }
@@ -308,7 +235,7 @@ static enum io receive(struct conn_io *io, struct conn *c, const uint8_t **in, s
     stats_add(&io->counters->bytes_skipped, skipped);
     *in = io->in.data + skipped;
     *len = held + fresh - skipped;
-    return *len != 0 ? IO_DONE : IO_MORE;
+    return *len != 0 ? CONN_DONE : CONN_MORE;
 }
 
 /* --------------------------------------------------------------------------------------------- holding */
@@ -318,7 +245,7 @@ static bool hold(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_
 {
     uint8_t *to = c->head;
     if (len >= sizeof c->head) {
-        if (!take(io, len, &c->in))
+        if (!conn_take(io, len, &c->in))
             return false;
         to = c->in.data;
     }
@@ -343,7 +270,7 @@ static void hold_partial(struct conn_io *io, struct conn *c, const uint8_t *byte
 static bool drain(struct conn_io *io, struct conn *c)
 {
     size_t len;
-    return receive_into(io, c, io->in.data, io->in.cap, &len) != IO_END;
+    return conn_receive(io, c, io->in.data, io->in.cap, &len) != CONN_END;
 }
 
 /* All was sent: tell the peer that no more comes, and wait for it to do the same. */
@@ -354,11 +281,11 @@ static bool end_output(struct conn_io *io, struct conn *c)
     return shutdown(c->fd, SHUT_WR) == 0 && drain(io, c);
 }
 
-static bool after_flush(struct conn_io *io, struct conn *c, enum io flushed)
+static bool after_flush(struct conn_io *io, struct conn *c, enum conn_moved flushed)
 {
-    if (flushed == IO_END)
+    if (flushed == CONN_END)
         return false;
-    return flushed == IO_AGAIN || c->state != CONN_FLUSHING || end_output(io, c);
+    return flushed == CONN_AGAIN || c->state != CONN_FLUSHING || end_output(io, c);
 }
 
 /* A connection is over, and with it what the worker's output holds for it. */
@@ -384,7 +311,7 @@ void conn_give_way(struct conn_io *io, struct conn *c, uint16_t code)
     /* Replies that wait would be lost: then the peer must not take what it has no answer to for not executed. [P-3.8.1] */
     if (c->out.data == NULL)
         dispatch_goaway(io->dispatch, &c->session, code, &out);
-    bool told = c->out.data == NULL && (buf_out_empty(&out) || send_out(io, c, &out) == IO_DONE);
+    bool told = c->out.data == NULL && (buf_out_empty(&out) || conn_send(io, c, &out) == CONN_DONE);
     if (told && shutdown(c->fd, SHUT_WR) == 0) {
         c->state = CONN_DRAINING;
         drop_input(io, c);
@@ -409,19 +336,38 @@ static bool run(struct conn_io *io, struct conn *c, const uint8_t *in, size_t le
             c->state = CONN_FLUSHING;
         else if (result.next == DISPATCH_INPUT)
             hold_partial(io, c, in + at, len - at, result.need);
-        enum io flushed = flush(io, c);
+        enum conn_moved flushed = flush(io, c);
         if (result.next != DISPATCH_OUTPUT && result.next != DISPATCH_TURN)
             return after_flush(io, c, flushed);
-        if (flushed == IO_END)
+        if (flushed == CONN_END)
             return false;
-        if (flushed == IO_AGAIN || round >= ROUNDS || result.next == DISPATCH_TURN) {
+        if (flushed == CONN_AGAIN || round >= ROUNDS || result.next == DISPATCH_TURN) {
             c->runnable = hold(io, c, in + at, len - at);
             if (c->runnable)
                 return true;
-            if (flushed == IO_AGAIN)
-                return give_up(io, c) != IO_END;
+            if (flushed == CONN_AGAIN)
+                return give_up(io, c) != CONN_END;
         } /* without room to hold it, what its client would read is executed now rather than lost */
     }
+}
+
+/* Execute a large frame, which is whole: its buffer is only needed for this call. */
+static bool run_frame(struct conn_io *io, struct conn *c)
+{
+    struct buf whole = c->in;
+    size_t len = c->held;
+    c->in = (struct buf){NULL, 0};
+    c->held = 0;
+    c->frame = 0;
+    bool goes_on;
+    if (c->stream.value != NULL) {
+        dispatch_stream_end(io->dispatch, &c->session, whole.data, &c->stream, &io->out);
+        goes_on = after_flush(io, c, flush(io, c));
+    } else {
+        goes_on = run(io, c, whole.data, len);
+    }
+    buf_give(io->pool, &whole);
+    return goes_on;
 }
 
 static bool go_on(struct conn_io *io, struct conn *c)
@@ -429,8 +375,8 @@ static bool go_on(struct conn_io *io, struct conn *c)
     if (c->state == CONN_DRAINING)
         return drain(io, c);
     if (c->out.data != NULL) {
-        enum io flushed = flush_parked(io, c);
-        if (flushed != IO_DONE || c->state == CONN_FLUSHING)
+        enum conn_moved flushed = flush_parked(io, c);
+        if (flushed != CONN_DONE || c->state == CONN_FLUSHING)
             return after_flush(io, c, flushed);
     }
     if (io->halted)
@@ -439,25 +385,16 @@ static bool go_on(struct conn_io *io, struct conn *c)
     const uint8_t *in = NULL;
     size_t len = 0;
     switch (receive(io, c, &in, &len)) {
-    case IO_AGAIN:
+    case CONN_AGAIN:
         return !io->stopping || conn_say_goodbye(io, c, CRAB_ERR_SHUTTING_DOWN);
-    case IO_MORE:
+    case CONN_MORE:
         return after_flush(io, c, flush(io, c));
-    case IO_END:
+    case CONN_END:
         return false;
-    case IO_DONE:
+    case CONN_DONE:
         break;
     }
-    struct buf whole = {NULL, 0};
-    if (c->frame != 0) { /* the frame is whole: its buffer is only needed for this call */
-        whole = c->in;
-        c->in = (struct buf){NULL, 0};
-        c->held = 0;
-        c->frame = 0;
-    }
-    bool goes_on = run(io, c, in, len);
-    buf_give(io->pool, &whole);
-    return goes_on;
+    return c->frame != 0 ? run_frame(io, c) : run(io, c, in, len);
 }
 
 bool conn_ready(struct conn_io *io, struct conn *c)
@@ -477,7 +414,7 @@ bool conn_receive_ahead(struct conn_io *io, struct conn *c, uint64_t *fetch)
     size_t len;
     uint8_t *to = io->ahead.data + io->ahead_len;
     if (!c->small || !is_plain(io, c) || io->ahead.cap - io->ahead_len < CONN_AHEAD_ROOM ||
-        receive_into(io, c, to, CONN_AHEAD_ROOM, &len) != IO_DONE)
+        conn_receive(io, c, to, CONN_AHEAD_ROOM, &len) != CONN_DONE)
         return false;
     c->small = len < CONN_AHEAD_ROOM;
     c->ahead_at = (uint16_t)io->ahead_len;

@@ -42,6 +42,12 @@ struct stats_worker;
 /** Most that is received ahead for one connection. */
 #define CONN_AHEAD_ROOM ((size_t)2 << 10)
 
+/**
+ * Of a large frame so much, and a sixteenth, must have come before room is taken in the store for its value: a promise
+ * alone makes no item go.
+ */
+#define CONN_STREAM_MIN BUF_LARGE
+
 /** How long an ending connection may take for its last output and the peer's end of stream. */
 #define CONN_CLOSE_MS 3000U
 
@@ -74,8 +80,9 @@ struct conn {
     struct session session;
     struct buf in;        /**< Received and not executed, unless it fits `head`; or none. */
     struct buf out;       /**< Executed and not sent: see buf_out_parked(); or none. */
-    size_t held;          /**< Bytes in `in`, or else in `head`. */
+    size_t held;          /**< Bytes in `in`, and of a stream, or else in `head`. */
     size_t frame;         /**< If not 0: `in` takes just one frame, of this size. */
+    struct dispatch_stream stream; /**< If its value is not NULL: `in` takes only the frame's head, this the value. */
     uint64_t skip;        /**< Bytes of the stream to throw away. */
     uint64_t opened_ms;   /**< When its worker took it in. */
     uint64_t moved_ms;    /**< When it last received, executed or sent something. */

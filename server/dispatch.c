@@ -56,6 +56,7 @@ struct entry {
 struct dispatch {
     struct command_env env;
     struct buf_releaser releaser;
+    struct buf_budget *streams;
     struct entry batch[BATCH + 2 * LEAD];
 };
 
@@ -84,6 +85,7 @@ int dispatch_create(const struct dispatch_config *config, struct dispatch **disp
         .max_value = config->max_value,
     };
     d->releaser = (struct buf_releaser){release, d};
+    d->streams = config->streams;
     int error = ENOMEM;
     d->env.text = malloc(STATS_TEXT_BYTES);
     if (d->env.text == NULL)
@@ -264,6 +266,86 @@ static bool execute(struct dispatch *d, struct session *session, const struct en
         return false;
     }
     return error == 0 || !crab_error_closes(error);
+}
+
+/* ---- large values, received into their places ---- */
+
+static struct store_stream of_store(const struct dispatch_stream *stream)
+{
+    return (struct store_stream){
+        .value = stream->value, .value_len = stream->value_len, .location = stream->location, .page = stream->page};
+}
+
+static void end_stream(struct dispatch *d, struct dispatch_stream *stream)
+{
+    buf_budget_release(d->streams, stream->value_len);
+    *stream = (struct dispatch_stream){.value = NULL};
+}
+
+static void set_body(uint8_t *head, size_t len)
+{
+    crab_store_u32(head + 4, (uint32_t)(len - CRAB_REQUEST_HEADER));
+}
+
+bool dispatch_stream_begin(struct dispatch *dispatch, uint8_t *head, size_t len, uint64_t size,
+                           struct dispatch_stream *stream)
+{
+    union crab_request request;
+    struct crab_frame frame;
+    struct buf_budget *budget = dispatch->streams;
+    if (budget == NULL || head[0] != CRAB_OP_PUT || (head[1] & CRAB_FLAG_EXT) != 0)
+        return false;
+    set_body(head, len); /* as if the value ended here, so that the head can be taken apart */
+    enum crab_decode outcome = crab_request_decode(head, len, dispatch->env.max_value, &request, &frame);
+    if (outcome == CRAB_WHOLE) {
+        const struct crab_req_put *put = &request.put;
+        size_t head_len = len - put->value.len;
+        struct store_put_args args = {
+            .value_len = (size_t)size - head_len, .ttl_ms = STORE_NEVER, .app_flags = put->app_flags};
+        struct store_key key = store_key(dispatch->env.store, put->key.data, put->key.len);
+        struct store_stream place;
+        if (buf_budget_charge(budget, args.value_len, BUF_FOR_CONNECTIONS)) {
+            if (store_stream_begin(dispatch->env.worker, &key, &args, &place)) {
+                stats_add(&dispatch->env.counters->values_streamed, 1);
+                memcpy(place.value, put->value.data, put->value.len);
+                set_body(head, head_len);
+                *stream = (struct dispatch_stream){.value = place.value, .value_len = place.value_len,
+                                                   .head_len = head_len, .location = place.location, .page = place.page};
+                return true;
+            }
+            buf_budget_release(budget, args.value_len);
+        }
+    }
+    set_body(head, (size_t)size);
+    return false;
+}
+
+void dispatch_stream_end(struct dispatch *dispatch, struct session *session, const uint8_t *head,
+                         struct dispatch_stream *stream, struct buf_out *out)
+{
+    struct entry entry = {.size = stream->head_len};
+    struct crab_frame frame;
+    struct store_stream place = of_store(stream);
+    enum crab_decode outcome =
+        crab_request_decode(head, stream->head_len, dispatch->env.max_value, &entry.request, &frame);
+    assert(outcome == CRAB_WHOLE); /* it was so at the beginning */
+    (void)outcome;
+    entry.key = store_key(dispatch->env.store, entry.request.head.key.data, entry.request.head.key.len);
+    dispatch->env.stream = &place;
+    execute(dispatch, session, &entry, out);
+    if (dispatch->env.stream != NULL) /* it came to no PUT */
+        store_stream_drop(dispatch->env.worker, &place);
+    dispatch->env.stream = NULL;
+    end_stream(dispatch, stream);
+}
+
+void dispatch_stream_drop(struct dispatch *dispatch, struct dispatch_stream *stream)
+{
+    if (stream->value == NULL)
+        return;
+    struct store_stream place = of_store(stream);
+    store_stream_drop(dispatch->env.worker, &place);
+    end_stream(dispatch, stream);
 }
 
 /* The rest of the input is part of a frame: see whether it can be answered already. Returns its error, or 0. */

@@ -64,6 +64,7 @@ struct dispatch_config {
     const struct stats *stats;
     struct stats_worker *counters; /**< Of this worker. */
     struct buf_pool *pool;         /**< Of this worker. */
+    struct buf_budget *streams;    /**< For values received into their places; NULL: there are none. Shared by all. */
     uint32_t max_value;            /**< In bytes. */
 };
 
@@ -125,6 +126,38 @@ void dispatch_refuse(struct dispatch *dispatch, struct session *session, const u
 
 /** @brief Append GOAWAY if the client takes pushes. @param code  an enum crab_error: why. */
 void dispatch_goaway(struct dispatch *dispatch, const struct session *session, uint16_t code, struct buf_out *out);
+
+/** A PUT whose value is received right into its place in the store; all zero: none. */
+struct dispatch_stream {
+    uint8_t *value;    /**< Where the value goes. */
+    size_t value_len;  /**< How long it will be; charged to dispatch_config.streams until the end. */
+    size_t head_len;   /**< Bytes of the frame before it. */
+    uint64_t location; /**< The store's own, as is the next. */
+    uint32_t page;
+};
+
+/**
+ * @brief Take the value of a large PUT that is on its way into its place in the store. What came of it is copied there.
+ * @param head  what came of the frame: all but the end of its value. On success the frame's head is made one of a PUT
+ *              without a value, for dispatch_stream_end(); what is behind the head is not needed any more.
+ * @param len  how many bytes.
+ * @param size  of the frame.
+ * @param[out] stream  untouched on failure.
+ * @return false: it is no such PUT, or the store or the budget has no room for it now; then collect the frame.
+ * @ownership The caller ends it with dispatch_stream_end() or dispatch_stream_drop().
+ */
+bool dispatch_stream_begin(struct dispatch *dispatch, uint8_t *head, size_t len, uint64_t size,
+                           struct dispatch_stream *stream);
+
+/**
+ * @brief Execute the PUT, its value being complete, and end the stream.
+ * @param head  as dispatch_stream_begin() has left it.
+ */
+void dispatch_stream_end(struct dispatch *dispatch, struct session *session, const uint8_t *head,
+                         struct dispatch_stream *stream, struct buf_out *out);
+
+/** @brief Give the stream up. One that is all zero is accepted. */
+void dispatch_stream_drop(struct dispatch *dispatch, struct dispatch_stream *stream);
 
 /** @brief Whether a connection has made its first request, and authenticated where that is demanded. */
 bool dispatch_is_settled(const struct dispatch *dispatch, const struct session *session);

@@ -61,6 +61,7 @@ struct server {
     struct listen_set listening;
     struct auth *auth;
     struct buf_budget budget;
+    struct buf_budget streams; /* of values that are received into their places in the store */
     struct store *store;
     struct stats stats;
     struct worker *workers[STATS_MAX_WORKERS];
@@ -326,6 +327,7 @@ static bool make_store(struct server *s)
 {
     size_t buffers = config_buffer_bytes(s->config->memory_bytes);
     buf_budget_init(&s->budget, buffers);
+    buf_budget_init(&s->streams, buffers);
     struct store_config store = {
         .memory_bytes = s->config->memory_bytes - buffers,
         .eviction = s->config->eviction,
@@ -346,6 +348,7 @@ static bool make_store(struct server *s)
     s->stats.max_value = s->max_value;
     s->stats.store = s->store;
     s->stats.budget = &s->budget;
+    s->stats.streams = &s->streams;
     return true;
 }
 
@@ -384,6 +387,7 @@ static bool make_workers(struct server *s)
                          .auth = s->auth,
                          .stats = &s->stats,
                          .counters = &s->stats.workers[i],
+                         .streams = &s->streams,
                          .max_value = s->max_value},
             .budget = &s->budget,
             .cache_bytes = s->budget.limit / CACHE_SHARE / s->config->threads,

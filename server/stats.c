@@ -116,6 +116,10 @@ static void connections_section(const struct stats *stats, struct text *text)
     line(text, "connections.bytes_skipped:%" PRIu64 "\n", SUM(stats, bytes_skipped));
     line(text, "connections.output_stalls:%" PRIu64 "\n", SUM(stats, output_stalls));
     line(text, "connections.values_by_reference:%" PRIu64 "\n", SUM(stats, values_by_reference));
+    line(text, "connections.values_streamed:%" PRIu64 "\n", SUM(stats, values_streamed));
+    if (stats->streams != NULL)
+        line(text, "connections.stream_bytes:%zu\n",
+             atomic_load_explicit(&stats->streams->used, memory_order_relaxed));
     line(text, "connections.buffer_bytes:%zu\n", atomic_load_explicit(&stats->budget->used, memory_order_relaxed));
     line(text, "connections.buffer_limit_bytes:%zu\n", stats->budget->limit);
     line(text, "connections.buffer_refusals:%zu\n",

@@ -46,6 +46,7 @@ struct stats_counter {
     X(auth_failures)                                                                                           \
     X(auth_throttled)                                                                                          \
     X(values_by_reference)                                                                                     \
+    X(values_streamed)                                                                                         \
     X(output_stalls)
 
 /** What one worker counts. */
@@ -64,6 +65,7 @@ struct stats {
     const char *eviction;            /**< "evict" or "none". */
     struct store *store;             /**< Borrowed. */
     const struct buf_budget *budget; /**< Borrowed. */
+    const struct buf_budget *streams; /**< Of values on their way into their places, or NULL. Borrowed. */
     atomic_uint accept_pauses;       /**< How often accepting had to pause. */
     atomic_uint refused_connections; /**< Closed at once for want of memory. */
     unsigned worker_count;           /**< Blocks in use. */

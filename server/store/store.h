@@ -213,6 +213,36 @@ enum store_result store_touch(struct store_worker *worker, const struct store_ke
 enum store_result store_put(struct store_worker *worker, const struct store_key *key,
                             const struct store_put_args *args, uint64_t *version);
 
+/** A large value on its way into the store: room for it that nobody sees yet. */
+struct store_stream {
+    uint8_t *value;    /**< Where its bytes are to be written. */
+    size_t value_len;  /**< How many. */
+    uint64_t location; /**< The store's own, as is the rest. */
+    uint32_t page;
+};
+
+/**
+ * @brief Take room for a value that comes piece by piece, so that it need not be copied when it is whole.
+ * @param args  value is not looked at; the other fields are those of the put.
+ * @param[out] stream  untouched on failure.
+ * @return false: the value is too small for room of its own, or there is no room now. The caller collects the
+ *         value and calls store_put().
+ * @ownership The caller ends it with store_stream_put() or store_stream_drop(), of any worker.
+ */
+bool store_stream_begin(struct store_worker *worker, const struct store_key *key, const struct store_put_args *args,
+                        struct store_stream *stream);
+
+/**
+ * @brief As store_put(), the value standing in the stream's room. Ends the stream, whatever the answer.
+ * @param key  the same as at the beginning; its bytes may be elsewhere. @param args  likewise, value is not looked at.
+ */
+enum store_result store_stream_put(struct store_worker *worker, const struct store_key *key,
+                                   const struct store_put_args *args, const struct store_stream *stream,
+                                   uint64_t *version);
+
+/** @brief Give the room up. */
+void store_stream_drop(struct store_worker *worker, const struct store_stream *stream);
+
 /** @brief Delete. @return STORE_OK or STORE_ABSENT. */
 enum store_result store_delete(struct store_worker *worker, const struct store_key *key);
 

@@ -464,6 +464,9 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
 /** @brief Into a pool's FIFO, the item being published. */
 void store_large_keep(struct store *store, uint32_t page, enum store_pool pool);
 
+/** @brief Nobody has seen it yet: as if its pages were taken only now. */
+void store_large_renew(struct store *store, uint32_t page);
+
 /** @brief Nobody ever saw it: free at once. */
 void store_large_drop(struct store *store, uint32_t page);
 
@@ -478,6 +481,17 @@ uint32_t store_large_in_the_way(struct store *store, uint64_t pages);
 
 /** @brief Move to the end of a pool's FIFO. */
 void store_large_requeue(struct store *store, uint32_t page, enum store_pool pool);
+
+/* ---- putting (store_ops.c) ---- */
+
+/**
+ * @brief store_put() of a value that is not too large.
+ * @param place  of a large item, taken beforehand, in which the value stands already (then args->value is NULL), and
+ *               which is given up unless the answer is STORE_OK; or NULL.
+ */
+enum store_result store_put_placed(struct store_worker *worker, const struct store_key *key,
+                                   const struct store_put_args *args, const struct store_place *place,
+                                   uint64_t *version);
 
 /* ---- grace periods, pins (store_qsbr.c) ---- */
 

@@ -206,7 +206,7 @@ static inline uint64_t store_item_read(uint8_t *at, struct store_item *item)
     return (uint64_t)(item->value - at) + item->value_len;
 }
 
-/** @brief Write an item, of which nobody knows yet. */
+/** @brief Write an item, of which nobody knows yet; without its value if that is NULL. */
 static inline void store_item_write(uint8_t *at, const struct store_item *item)
 {
     uint8_t flags = store_item_flags(item);
@@ -242,7 +242,7 @@ static inline void store_item_write(uint8_t *at, const struct store_item *item)
         return;
     }
     memcpy(field, item->key, item->key_len);
-    if (item->value_len != 0)
+    if (item->value != NULL && item->value_len != 0)
         memcpy(field + item->key_len, item->value, item->value_len);
 }
 

@@ -219,6 +219,11 @@ static void free_pages(struct store *store, uint32_t page, uint64_t first, uint6
     store->committed -= count * STORE_PAGE;
 }
 
+void store_large_renew(struct store *store, uint32_t page)
+{
+    store_large_at(store, page)->seq = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
+}
+
 void store_large_drop(struct store *store, uint32_t page)
 {
     uint64_t pages = store_large_at(store, page)->pages;

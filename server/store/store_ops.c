@@ -481,11 +481,24 @@ static enum store_result put_without_room(struct store_worker *worker, const str
     return result != STORE_OK ? result : refuse(worker);
 }
 
-enum store_result store_put(struct store_worker *worker, const struct store_key *key,
-                            const struct store_put_args *args, uint64_t *version)
+/* A place with the item in it: taken and written now, or taken beforehand and its value written since. */
+static bool prepare(struct store_worker *worker, struct draft *draft, bool placed)
 {
-    if (args->value_len > store_max_value(worker->store, key->len))
-        return STORE_TOO_LARGE;
+    if (!placed) {
+        if (!admit(worker, draft) || !begin(worker, draft))
+            return false;
+    } else {
+        draft->flushed = store_load(&worker->store->flushed);
+        store_large_renew(worker->store, draft->place.page);
+    }
+    write_out(worker, draft);
+    return true;
+}
+
+enum store_result store_put_placed(struct store_worker *worker, const struct store_key *key,
+                                   const struct store_put_args *args, const struct store_place *place,
+                                   uint64_t *version)
+{
     struct store *store = store_enter(worker);
     struct draft draft = {.key = key, .seen = version != NULL && !args->version_unwanted};
     draft.item = (struct store_item){.key = key->data,
@@ -501,12 +514,13 @@ enum store_result store_put(struct store_worker *worker, const struct store_key 
         draft.item.has_expiry = draft.item.expiry != STORE_NEVER;
     }
     plan(store, &draft, store_item_bytes(&draft.item), draft.item.expiry, now);
+    if (place != NULL)
+        draft.place = *place;
     for (;;) {
         struct store_found found;
         struct store_item old;
-        if (!admit(worker, &draft) || !begin(worker, &draft))
+        if (!prepare(worker, &draft, place != NULL))
             return put_without_room(worker, key, args, version);
-        write_out(worker, &draft);
         bool live = find_live(worker, key, draft.flushed, &found, &old, &now);
         enum store_result result = check(store, args, &found, &old, live, version);
         bool again = store_load(&store->flushed) != draft.flushed;
@@ -520,10 +534,19 @@ enum store_result store_put(struct store_worker *worker, const struct store_key 
             return STORE_OK;
         }
         store_index_unlock(found.home);
-        abandon(store, &draft);
+        if (place == NULL || !again)
+            abandon(store, &draft);
         if (!again)
             return result == STORE_OK ? refuse(worker) : result;
     }
+}
+
+enum store_result store_put(struct store_worker *worker, const struct store_key *key,
+                            const struct store_put_args *args, uint64_t *version)
+{
+    if (args->value_len > store_max_value(worker->store, key->len))
+        return STORE_TOO_LARGE;
+    return store_put_placed(worker, key, args, NULL, version);
 }
 
 enum store_result store_delete(struct store_worker *worker, const struct store_key *key)

@@ -24,8 +24,8 @@ def count(peer: Peer, name: str) -> int:
 
 
 def half_frame(size: int, sent: int) -> bytes:
-    """The start of a PUT of a value of `size` bytes."""
-    return struct.pack("<BBHI", wire.Op.PUT, 0, 1, size + 1) + b"k" + bytes(sent)
+    """The start of a PUT of a value of `size` bytes, with an empty block of extensions: it is collected in a buffer."""
+    return struct.pack("<BBHIH", wire.Op.PUT, 0x20, 1, size + 3, 0) + b"k" + bytes(sent)
 
 
 def ends(peer: Peer) -> bool:
@@ -184,7 +184,7 @@ def test_the_worst_offender_gives_way(start_server) -> None:
     time.sleep(1.3)
     with server.connect() as healthy:
         for _ in range(3):
-            assert isinstance(healthy.call(wire.PutRequest(key=b"h", value=bytes(2 * MIB))), wire.OkReply)
+            assert isinstance(healthy.call(half_frame(2 * MIB, 2 * MIB)), wire.OkReply)
         goaway = offenders[1].receive()
         assert isinstance(goaway, wire.GoawayPush) and goaway.code == E.BUSY
         assert offenders[1].receive() is None

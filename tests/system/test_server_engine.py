@@ -2,6 +2,7 @@
 """What the engine does per request and per connection: nothing it could do without, whoever is connected."""
 from __future__ import annotations
 
+import random
 import resource
 import socket
 import struct
@@ -226,4 +227,81 @@ def test_byte_by_byte_senders_harm_nobody(start_server) -> None:
         for peer in slow:
             peer.send(frame[60:])
             assert isinstance(peer.receive(), wire.OkReply)
+            peer.socket.close()
+
+
+# ---- large values go right into the store --------------------------------------------------------------------------
+
+
+def streamed(peer: Peer) -> int:
+    return int(peer.stats(b"connections")["connections.values_streamed"])
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_600, 131_072, 700_001, 2 * MIB, 4_900_000])
+def test_large_values_are_received_into_their_place(start_server, size: int) -> None:
+    """However it is cut, a large value arrives whole, with its flags, tag and version; small ones go the usual way."""
+    server = start_server("--memory", "64M", "--threads", "1")
+    flags = wire.PutRequest
+    rng = random.Random(size)
+    with server.connect() as peer:
+        for most in (size, 60_000, 20_000):
+            value = rng.randbytes(size)
+            before = streamed(peer)
+            frame = wire.encode_request(put(b"key", value, flags=flags.TTL | flags.APP_FLAGS | flags.WANT_VERSION | 0x40,
+                                            ttl_ms=60_000, app_flags=77, tag=9))
+            frame += wire.encode_request(wire.GetRequest(key=b"key", flags=wire.GetRequest.META))
+            at = 0
+            while at < len(frame):
+                piece = rng.randrange(1, most)
+                peer.send(frame[at:at + piece])
+                at += piece
+                time.sleep(0.0005)
+            stored, meta = peer.receive(), peer.receive()
+            assert isinstance(stored, wire.StoredReply) and stored.tag == 9
+            assert meta.value == value and meta.app_flags == 77 and meta.version == stored.version
+            assert 50_000 < meta.ttl_ms <= 60_000
+            if size >= 65_600:
+                assert streamed(peer) == before + 1
+            elif size < 65_536:
+                assert streamed(peer) == before
+        exists = peer.call(put(b"key", bytes(size), flags=flags.IF_ABSENT))
+        assert isinstance(exists, wire.ExistsReply) and exists.version == meta.version
+        assert peer.call(get(b"key")).value == value
+
+
+def test_half_a_large_value_leaves_nothing(start_server) -> None:
+    """Clients that end in the middle of large values, often: their room is free again, and items stand."""
+    server = start_server("--memory", "64M", "--threads", "2")
+    with server.connect() as healthy:
+        healthy.call(put(b"large", bytes(MIB)), put(b"small", bytes(100)))
+        idle = healthy.stats()
+        for i in range(40):
+            with server.connect() as peer:
+                peer.send(put_header(2 * MIB, 300_000 + i * 20_000))
+                time.sleep(0.005)
+        wait_until(lambda: healthy.stats(b"connections")["connections.current"] == "1")
+        stats = healthy.stats()
+        assert int(stats["connections.values_streamed"]) >= 20 and stats["connections.stream_bytes"] == "0"
+        assert int(stats["store.live_bytes"]) <= int(idle["store.live_bytes"])
+        assert int(stats["connections.buffer_bytes"]) <= int(idle["connections.buffer_bytes"]) + 2 * MIB
+        assert healthy.call(get(b"large")).value == bytes(MIB)
+
+
+def test_promises_of_large_values_evict_little(start_server) -> None:
+    """Many clients begin large values and do not go on: what they make room for is bounded, too."""
+    server = start_server("--memory", "64M", "--threads", "1")
+    with server.connect() as healthy:
+        for i in range(40):
+            healthy.call(put(b"item%d" % i, bytes(MIB)))
+        present = [i for i in range(40) if isinstance(healthy.call(get(b"item%d" % i)), wire.ValueReply)]
+        peers = [server.connect() for _ in range(60)]
+        for peer in peers:
+            peer.send(put_header(4_800_000, 400_000))
+        time.sleep(0.3)
+        left = [i for i in present if isinstance(healthy.call(get(b"item%d" % i)), wire.ValueReply)]
+        assert len(present) - len(left) <= 12
+        stats = healthy.stats(b"connections")
+        assert 0 < int(stats["connections.stream_bytes"]) <= int(stats["connections.buffer_limit_bytes"])
+        assert int(stats["connections.buffer_bytes"]) <= int(stats["connections.buffer_limit_bytes"])
+        for peer in peers:
             peer.socket.close()
