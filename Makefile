@@ -323,6 +323,12 @@ soak-store: ## VERIFIED_READS=1000000000 verified reads of the store amid everyt
 planted-bugs: ## Plant known kinds of bugs into the store, one by one: the tests must catch each (a quarter of an hour)
 	@tests/support/planted-bugs
 
+SOAK_SECONDS ?= 600
+
+.PHONY: soak
+soak: all ## A server under load while clients misbehave, for SOAK_SECONDS=600: memory and descriptors must not grow
+	@CRABCACHE_BUILD=$(B) tests/support/soak.py $(SOAK_SECONDS)
+
 FUZZ_SECONDS ?= 900
 
 .PHONY: fuzz-bins fuzz
