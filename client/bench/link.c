@@ -143,6 +143,15 @@ static void advance(struct link *link, struct link_kit *kit, size_t bytes)
     link->sent_part = bytes;
 }
 
+static ssize_t send_out(struct outgoing *outgoing, const struct link *link)
+{
+    struct msghdr message = {.msg_iov = leave_out(outgoing, link->sent_part)};
+    message.msg_iovlen = outgoing->count;
+    if (outgoing->count == 1) /* cheaper for the kernel */
+        return send(link->fd, message.msg_iov->iov_base, message.msg_iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sendmsg(link->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 int link_send(struct link *link, struct link_kit *kit)
 {
     link->blocked = false;
@@ -153,9 +162,7 @@ int link_send(struct link *link, struct link_kit *kit)
                outgoing.used + sizeof(struct frame) + COPY_MAX <= OUT_BYTES)
             write_request(&outgoing, kit, link->ring[next++ & link->mask]);
         refer(&outgoing, kit);
-        struct msghdr message = {.msg_iov = leave_out(&outgoing, link->sent_part)};
-        message.msg_iovlen = outgoing.count;
-        ssize_t sent = sendmsg(link->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t sent = send_out(&outgoing, link);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {

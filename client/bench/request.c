@@ -45,7 +45,7 @@ size_t requests_size(struct requests *requests, enum request_op op, uint32_t val
 }
 
 /* Eight digits of a number below 10^8 in the lanes of one word, halved three times: by 10^4, by 100, by 10. */
-static void write_eight_digits(uint8_t *out, uint32_t number)
+static inline void write_eight_digits(uint8_t *out, uint32_t number)
 {
     uint64_t fours = number / 10000 | (uint64_t)(number % 10000) << 32;
     uint64_t upper = fours * 10486 >> 20 & UINT64_C(0x7f0000007f);
@@ -55,13 +55,15 @@ static void write_eight_digits(uint8_t *out, uint32_t number)
     memcpy(out, &digits, sizeof digits);
 }
 
-static void write_number(uint8_t *out, uint64_t number)
+static inline void write_number(uint8_t *out, uint64_t number)
 {
     uint8_t upper[8] = "00000000";
-    if (number >= 100000000)
+    if (number >= 100000000) {
         write_eight_digits(upper, (uint32_t)(number / 100000000));
+        number %= 100000000;
+    }
     memcpy(out, upper + 4, 4);
-    write_eight_digits(out + 4, (uint32_t)(number % 100000000));
+    write_eight_digits(out + 4, (uint32_t)number);
 }
 
 const struct frame *requests_write(struct requests *requests, enum request_op op, uint64_t number, uint32_t value_len,
