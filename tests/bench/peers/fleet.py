@@ -58,8 +58,10 @@ def command(name: str, path: str, port: int, setting: Setting) -> list[str]:
         return [path, "--port", str(port), "--memory", str(setting.memory), "--threads", "1", "--log-level", "error"]
     if name == REDIS:
         return [path, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-    if name == MEMCACHED:  # -R: with its default of 20 requests at a time deep pipelines cost it much more
-        return [path, "-l", "127.0.0.1", "-p", str(port), "-t", "1", "-m", str(setting.memory // MIB), "-I", "8m",
+    if name == MEMCACHED:
+        # -R: with its default of 20 requests at a time deep pipelines cost it much more.  Twice the room, since an item
+        # takes that of the next larger class of sizes.
+        return [path, "-l", "127.0.0.1", "-p", str(port), "-t", "1", "-m", str(setting.memory * 2 // MIB), "-I", "8m",
                 "-R", "1000", *(("-u", "nobody") if os.geteuid() == 0 else ())]
     return [path, str(port), str(setting.value_bytes)]
 

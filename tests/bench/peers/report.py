@@ -177,8 +177,11 @@ class Report:
     def about(self) -> list[str]:
         """With what it was measured."""
         spread = self.all.spread(self.all.cells("matrix"), "cpu_ns")
+        own = self.value("matrix", NULL, "client_ns", op="get", pipeline=64)
+        generator = [f"- the load generator itself needs {own:.0f} ns of CPU time for a GET at P=64: up to {short(1e9 / own)} "
+                     "requests/s from one CPU"] if own else []
         return [*(f"- {name}: {value}" for name, value in self.all.about.items()),
-                f"- medians of {self.rounds()}; samples of CPU time of the same cell differ by {spread * 100:.0f} %", ""]
+                f"- medians of {self.rounds()}; samples of CPU time of the same cell differ by {spread * 100:.0f} %", *generator, ""]
 
     def rounds(self) -> str:
         counts = [sum(s.cell == c for s in self.all.samples) for c in self.all.cells("matrix")]

@@ -6,7 +6,8 @@
 
 Servers run on CPU 0, each with one thread that serves; the load generator, crabcache-bench, on CPU 1.  The servers of a
 part run at the same time, but only one has work; they are measured in turn, round after round, so that whatever else
-happens on the machine happens to all of them.  What is reported are medians over the rounds.
+happens on the machine happens to all of them.  What is reported are medians over the rounds.  Before, every key is put
+twice, so that none of them still takes memory from the system for the first time.
 
     matrix    GET, PUT and 90 % GET, pipelines of 1, 16, 64 and 256, 1 M keys, values of 64 bytes
     latency   an open loop at half of Redis's throughput, P=16
@@ -37,6 +38,7 @@ from samples import Cell, Collection, sample_of
 RATIOS = {"get": "1:0", "put": "0:1", "mix": "90:10"}
 PARTS = ("matrix", "latency", "memory", "values", "keys")
 KEY_BYTES, VALUE_BYTES, CONNECTIONS = 16, 64, 50
+ROOM_PER_ITEM = 200  # bytes of a server's limit for each item of 64 bytes, so that nothing is evicted
 
 
 def say(text: str) -> None:
@@ -85,6 +87,21 @@ class Bench:
             self.load(server, "--preload", "--keys", str(keys), "-d", str(value_bytes), "-n", "1", "--warm-up", "0",
                       "--timeout", "60s")
 
+    def heat(self, server: Running, keys: int, value_bytes: int) -> None:
+        """Put as many items again: what a server writes later is then memory that it has touched before."""
+        self.load(server, "--keys", str(keys), "-d", str(value_bytes), "-n", str(max(keys, 1000)), "--warm-up", "0",
+                  "--ratio", "0:1", "-P", "256" if value_bytes <= 1024 else "4", "--timeout", "60s")
+
+    def start(self, stack: ExitStack, keys: int, value_bytes: int, names: list[str]) -> list[Running]:
+        """Servers that hold every key and are warm."""
+        room = keys * (ROOM_PER_ITEM if value_bytes < 1024 else 3 * value_bytes)
+        setting = Setting(memory=max(64 * MIB, room), value_bytes=value_bytes)
+        running = [stack.enter_context(Running(name, self.build, setting)) for name in names]
+        for server in running:
+            self.preload(server, keys, value_bytes)
+            self.heat(server, keys, value_bytes)
+        return running
+
     def measure(self, server: Running, cell: Cell, *more: str) -> None:
         """One sample."""
         result = self.load(server, "-P", str(cell.pipeline), "--keys", str(cell.keys), "-d", str(cell.value_bytes),
@@ -99,11 +116,8 @@ class Bench:
 
     def matrix(self) -> None:
         """The main table."""
-        setting = Setting(memory=1024 * MIB, value_bytes=VALUE_BYTES)
         with ExitStack() as stack:
-            running = [stack.enter_context(Running(name, self.build, setting)) for name in self.servers]
-            for server in running:
-                self.preload(server, self.scale.keys, VALUE_BYTES)
+            running = self.start(stack, self.scale.keys, VALUE_BYTES, self.servers)
             for _ in range(self.scale.rounds):
                 for op in self.scale.ops:
                     for depth in self.scale.depths:
@@ -112,12 +126,9 @@ class Bench:
 
     def latency(self) -> None:
         """The open loop, at half of what Redis does in the closed one."""
-        setting = Setting(memory=1024 * MIB, value_bytes=VALUE_BYTES)
-        names = [name for name in self.servers if name != NULL]
         with ExitStack() as stack:
-            running = [stack.enter_context(Running(name, self.build, setting)) for name in names]
-            for server in running:
-                self.preload(server, self.scale.keys, VALUE_BYTES)
+            names = [name for name in self.servers if name != NULL]
+            running = self.start(stack, self.scale.keys, VALUE_BYTES, names)
             slowest = next((s for s in running if s.name == REDIS), running[-1])
             closed = self.load(slowest, "-P", "16", "--keys", str(self.scale.keys), "--duration", "2s")
             rate = int(closed["requests_per_second"] / 2) // 1000 * 1000 or 1000
@@ -148,10 +159,7 @@ class Bench:
         for value_bytes in (1 << 10, 64 << 10, 1 << 20):
             keys = min(200_000, (256 * MIB if self.scale.rounds > 1 else 32 * MIB) // value_bytes)
             with ExitStack() as stack:
-                setting = Setting(memory=1536 * MIB, value_bytes=value_bytes)
-                running = [stack.enter_context(Running(name, self.build, setting)) for name in self.servers]
-                for server in running:
-                    self.preload(server, keys, value_bytes)
+                running = self.start(stack, keys, value_bytes, self.servers)
                 for _ in range(self.scale.rounds):
                     for op in ("get", "put"):
                         for server in running:
@@ -159,12 +167,13 @@ class Bench:
 
     def keys(self) -> None:
         """More keys than the processor's caches hold."""
-        setting = Setting(memory=max(1024 * MIB, self.scale.many_keys * 160), value_bytes=VALUE_BYTES)
+        setting = Setting(memory=self.scale.many_keys * ROOM_PER_ITEM, value_bytes=VALUE_BYTES)
         for name in self.servers:
             if name == NULL:
                 continue
             with Running(name, self.build, setting) as server:
                 self.fill(server, self.scale.many_keys)
+                self.heat(server, self.scale.many_keys, VALUE_BYTES)
                 for _ in range(self.scale.rounds):
                     for op in ("get", "put"):
                         self.measure(server, Cell("keys", name, op, 64, VALUE_BYTES, self.scale.many_keys))
