@@ -343,10 +343,14 @@ $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
 TRACES ?=
 
 .PHONY: bench bench-codec bench-hits bench-store sim
-bench: ## CrabCache beside Redis, memcached and a server that does nothing; 20 minutes, or one with BENCH_QUICK=1
+bench: ## CrabCache beside Redis, memcached and a server that does nothing, and hit ratios; half an hour (BENCH_QUICK=1: 2 minutes)
 	@tests/support/deps.sh bench
 	@$(MAKE) --no-print-directory all $(B)/tests/bench/null_server
 	@tests/bench/peers/run_peers.py --build $(B) --out build/bench $(if $(filter 1,$(BENCH_QUICK)),--quick) $(PEERS_ARGS)
+ifneq ($(BENCH_QUICK),1)
+	@$(MAKE) --no-print-directory bench-hits
+	@{ printf '\n### Hit ratio in the same memory\n\n'; cat $(B)/hits.md; } >>build/bench/report.md
+endif
 bench-codec: $(B)/tests/bench/bench_codec ## What the C codec costs: ns per message, decoded and encoded
 	@$<
 bench-store: $(B)/tests/bench/bench_store ## What the store costs: speed, memory, stalls; some minutes (BENCH_ARGS="--quick speed")
