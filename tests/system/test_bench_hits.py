@@ -28,7 +28,7 @@ pytestmark = pytest.mark.once
 
 BUILD = ROOT / "build" / "release"
 DRIVER = ROOT / "tests" / "bench" / "hit_ratio" / "run_hits.py"
-PROTOCOLS = ("crabcache", "redis", "memcached")
+PROTOCOLS = ("native", "resp", "memcached")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,26 +58,26 @@ class Fake:
         self.log.append(("hit" if value is not None else "miss", key))
         if value is not None and self.spoil is not None:
             value = self.spoil
-        if self.protocol == "crabcache":
+        if self.protocol == "native":
             return b"\x12" if value is None else b"\x14" + len(value).to_bytes(4, "little") + value
-        if self.protocol == "redis":
+        if self.protocol == "resp":
             return b"$-1\r\n" if value is None else b"$%d\r\n%s\r\n" % (len(value), value)
         return b"EN\r\n" if value is None else b"VA %d\r\n%s\r\n" % (len(value), value)
 
     def put(self, key: bytes, value: bytes) -> bytes:
         self.log.append(("put", key))
         if self.refuse:
-            refusal = wire.encode_reply(wire.ErrorReply(code=0x0101, text=b"full"))
-            return {"crabcache": refusal, "redis": b"-OOM command not allowed\r\n",
+            refusal = wire.encode_reply(wire.ErrorReply(code=0x0101, text=b"the item does not fit into the memory limit now"))
+            return {"native": refusal, "resp": b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
                     "memcached": b"SERVER_ERROR out of memory storing object\r\n"}[self.protocol]
         self.items[key] = value
         while len(self.items) > self.room:
             del self.items[next(iter(self.items))]
-        return {"crabcache": b"\x10", "redis": b"+OK\r\n", "memcached": b"STORED\r\n"}[self.protocol]
+        return {"native": b"\x10", "resp": b"+OK\r\n", "memcached": b"HD\r\n"}[self.protocol]
 
     def answer(self, stream) -> bytes | None:  # type: ignore[no-untyped-def]
         """The answer to the next request; None at the end."""
-        if self.protocol == "crabcache":
+        if self.protocol == "native":
             head = stream.read(8)
             if not head:
                 return None
@@ -91,7 +91,8 @@ class Fake:
             if words[0] == b"mg":
                 assert words[2:] == [b"v"]
                 return self.get(words[1])
-            value = stream.read(int(words[4]) + 2)
+            assert words[0] == b"ms"
+            value = stream.read(int(words[2]) + 2)
             return self.put(words[1], value[:-2])
         parts = []
         for _ in range(int(words[0][1:])):
@@ -159,7 +160,7 @@ def test_every_server_gets_the_same_requests_in_the_same_order() -> None:
 
 @pytest.mark.parametrize("batch", ["1", "7", "64", "1024"])
 def test_each_miss_is_followed_by_one_put(batch: str) -> None:
-    with fake("redis", room=50) as server:
+    with fake("resp", room=50) as server:
         numbers = counted(replay(server, *SMALL, "--batch", batch))
     waiting: set[bytes] = set()
     for kind, key in server.log:
@@ -207,7 +208,7 @@ def test_long_values_and_scale(protocol: str) -> None:
 
 def test_copies_are_further_keys() -> None:
     once = counted(replay(None, *SMALL))
-    with fake("crabcache") as server:
+    with fake("native") as server:
         numbers = counted(replay(server, *SMALL, "--copies", "3"))
     assert numbers == numbers | {"requests": 9000, "keys": 3 * once["keys"], "misses": 3 * once["keys"],
                                  "footprint": 3 * once["footprint"]}
@@ -221,6 +222,23 @@ def test_refused_puts_are_counted(protocol: str) -> None:
     assert numbers["misses"] == numbers["refused"] == 3000
 
 
+@pytest.mark.parametrize("protocol, answer", [("resp", b"-ERR no\r\n"), ("memcached", b"ERROR\r\n"), ("native", b"\x12"),
+                                              ("native", b"\x13\4\0\0\0\3\2no"), ("resp", b"$1\r\nx\r\n")])
+def test_a_put_that_fails_otherwise_stops_the_replay(protocol: str, answer: bytes) -> None:
+    with fake(protocol) as server:
+        server.put = lambda key, value: answer  # type: ignore[method-assign]
+        done = replay(server, "-", stdin="a,1\n")
+    assert done.returncode == 1 and "answered something unexpected" in done.stderr, done
+
+
+@pytest.mark.parametrize("protocol, answer", [("resp", b"$1\r\nxyz"), ("memcached", b"VA 1\r\nxyz")])
+def test_a_value_that_does_not_end_stops_the_replay(protocol: str, answer: bytes) -> None:
+    with fake(protocol) as server:
+        server.get = lambda key: answer if server.items else Fake.get(server, key)  # type: ignore[method-assign]
+        done = replay(server, "--batch", "1", "-", stdin="a,1\na,1\n")
+    assert done.returncode == 1 and "returned a wrong value of 1 bytes" in done.stderr, done
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("spoil", [b"", b"x", b"x" * 90])
 def test_a_wrong_value_stops_the_replay(protocol: str, spoil: bytes) -> None:
@@ -231,10 +249,10 @@ def test_a_wrong_value_stops_the_replay(protocol: str, spoil: bytes) -> None:
 
 
 UNEXPECTED = [
-    ("crabcache", b"\x00"), ("crabcache", b"\x10"), ("crabcache", b"\x14\xff\xff\xff\xff"), ("crabcache", b"\x7e\1\0\0\0x"),
-    ("redis", b"-ERR no\r\n"), ("redis", b"$12x\r\n"), ("redis", b"$1\r\nxyz"), ("redis", b"+OK\r\n"), ("redis", b"\n"),
-    ("redis", b"$4294967295\r\n"), ("redis", b"$99999999999\r\n"), ("redis", b"$-2\r\n"), ("redis", b"$\r\n"),
-    ("redis", b"x" * 5000), ("memcached", b"ERROR\r\n"), ("memcached", b"VA -3\r\n"), ("memcached", b"VA 1\r\nxyz"),
+    ("native", b"\x00"), ("native", b"\x10"), ("native", b"\x14\xff\xff\xff\xff"), ("native", b"\x7e\1\0\0\0x"),
+    ("resp", b"-ERR no\r\n"), ("resp", b"$12x\r\n"), ("resp", b"+OK\r\n"), ("resp", b"\n"),
+    ("resp", b"$4294967295\r\n"), ("resp", b"$99999999999\r\n"), ("resp", b"$-2\r\n"), ("resp", b"$\r\n"),
+    ("resp", b"x" * 5000), ("memcached", b"ERROR\r\n"), ("memcached", b"VA -3\r\n"),
     ("memcached", b"STORED\r\n"), ("memcached", b"VA 1\n"), ("memcached", b"x" * 5000)]
 
 
@@ -249,14 +267,14 @@ def test_an_unexpected_answer_stops_the_replay(protocol: str, answer: bytes) -> 
 def test_a_server_that_hangs_up_is_named() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
-    done = subprocess.run([str(BUILD / "hit-ratio-replay"), "--server", "redis", "--port",
+    done = subprocess.run([str(BUILD / "hit-ratio-replay"), "--server", "resp", "--port",
                            str(listener.getsockname()[1]), "-"], input="a,1\n", capture_output=True, text=True, timeout=30)
     listener.close()
     assert done.returncode == 1 and ("closed the connection" in done.stderr or "reset" in done.stderr)
 
 
 @pytest.mark.parametrize("arguments", [
-    (), ("--server", "redis", "-"), ("--port", "1", "-"), ("--server", "mongo", "--port", "1", "-"), ("--batch", "0", "-"),
+    (), ("--server", "resp", "-"), ("--port", "1", "-"), ("--server", "mongo", "--port", "1", "-"), ("--batch", "0", "-"),
     ("--batch", "1025", "-"), ("--scale", "0", "-"), ("--scale", "1025", "-"), ("--limit", "0", "-"), ("--copies", "0", "-"),
     ("--copies", "257", "-"), ("--zipf", "x"),
     ("--zipf", "11"), ("--zipf", "1", "-"), ("--zipf", "1", "--value-bytes", "5-4"), ("--zipf", "1", "--keys", "0"),

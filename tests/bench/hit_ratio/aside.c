@@ -19,8 +19,10 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,7 +38,7 @@
 struct wanted {
     uint64_t hash;
     uint32_t value_len;
-    uint8_t key[PROTOCOL_KEY_BYTES];
+    uint8_t key[ASIDE_KEY_BYTES];
 };
 
 struct aside {
@@ -46,6 +48,8 @@ struct aside {
     struct aside_result *result;
     struct keys keys;
     int fd;
+    uint8_t tail[2]; /* what ends a value in this protocol */
+    uint32_t tail_len;
     bool ended; /* the stream has no more requests */
     uint64_t stream_requests;
     uint32_t copy;         /* of the current request, which is next; 0: read another */
@@ -73,7 +77,7 @@ __attribute__((format(printf, 2, 3))) static int fail(struct aside *aside, const
 static void make_key(struct wanted *wanted)
 {
     static const char digits[] = "0123456789abcdef";
-    for (unsigned i = 0; i < PROTOCOL_KEY_BYTES; i++)
+    for (unsigned i = 0; i < ASIDE_KEY_BYTES; i++)
         wanted->key[i] = (uint8_t)digits[(wanted->hash >> (60 - 4 * i)) & 15];
 }
 
@@ -88,9 +92,9 @@ static int read_stream(struct aside *aside)
         return 0;
     aside->stream_requests++;
     uint64_t bytes = (uint64_t)request.value_bytes * aside->options->scale;
-    if (bytes > PROTOCOL_MAX_VALUE)
+    if (bytes > ASIDE_MAX_VALUE)
         return fail(aside, "request %llu: a value of %llu bytes, at most %u are possible",
-                    (unsigned long long)aside->stream_requests, (unsigned long long)bytes, PROTOCOL_MAX_VALUE);
+                    (unsigned long long)aside->stream_requests, (unsigned long long)bytes, ASIDE_MAX_VALUE);
     aside->current.hash = value_hash(request.key, request.key_len);
     aside->current.value_len = (uint32_t)bytes;
     return 1;
@@ -114,7 +118,7 @@ static int take(struct aside *aside, struct wanted *wanted)
     if (keys_find(&aside->keys, wanted->hash) == NULL)
         return fail(aside, "no memory for the keys of the stream");
     if (aside->keys.count != known)
-        result->footprint += PROTOCOL_KEY_BYTES + (uint64_t)wanted->value_len;
+        result->footprint += ASIDE_KEY_BYTES + (uint64_t)wanted->value_len;
     if (wanted->value_len > result->longest)
         result->longest = wanted->value_len;
     result->requests++;
@@ -187,9 +191,9 @@ static int write_bytes(struct aside *aside, const void *bytes, size_t len)
 /* A value is its key over and over, so that another key's value is seen; each answer is checked at both ends. */
 static int write_value(struct aside *aside, const struct wanted *wanted)
 {
-    uint8_t piece[64 * PROTOCOL_KEY_BYTES];
-    for (size_t i = 0; i < sizeof piece; i += PROTOCOL_KEY_BYTES)
-        memcpy(piece + i, wanted->key, PROTOCOL_KEY_BYTES);
+    uint8_t piece[64 * ASIDE_KEY_BYTES];
+    for (size_t i = 0; i < sizeof piece; i += ASIDE_KEY_BYTES)
+        memcpy(piece + i, wanted->key, ASIDE_KEY_BYTES);
     for (uint32_t left = wanted->value_len; left != 0;) {
         uint32_t part = left < sizeof piece ? left : (uint32_t)sizeof piece;
         if (write_bytes(aside, piece, part) != 0)
@@ -199,25 +203,27 @@ static int write_value(struct aside *aside, const struct wanted *wanted)
     return 0;
 }
 
-static bool value_fits(const struct wanted *wanted, struct crab_slice value)
+static int write_put(struct aside *aside, const struct wanted *put)
 {
-    size_t head = value.len < PROTOCOL_KEY_BYTES ? value.len : PROTOCOL_KEY_BYTES;
-    size_t tail = value.len % PROTOCOL_KEY_BYTES;
-    return memcmp(value.data, wanted->key, head) == 0 && memcmp(value.data + value.len - tail, wanted->key, tail) == 0;
+    struct frame frame;
+    aside->protocol->put(&frame, ASIDE_KEY_BYTES, put->value_len);
+    memcpy(frame.bytes + frame.key_at, put->key, ASIDE_KEY_BYTES);
+    if (write_bytes(aside, frame.bytes, frame.len) != 0 || write_value(aside, put) != 0)
+        return -1;
+    return write_bytes(aside, frame.tail, frame.tail_len);
 }
 
 static int write_flight(struct aside *aside)
 {
-    uint8_t head[PROTOCOL_HEAD_BYTES];
+    struct frame frame;
     for (uint32_t i = 0; i < aside->put_count; i++) {
-        const struct wanted *put = &aside->puts[i];
-        if (write_bytes(aside, head, aside->protocol->put_head(head, put->key, put->value_len)) != 0 ||
-            write_value(aside, put) != 0 ||
-            write_bytes(aside, aside->protocol->put_tail, strlen(aside->protocol->put_tail)) != 0)
+        if (write_put(aside, &aside->puts[i]) != 0)
             return -1;
     }
+    aside->protocol->get(&frame, ASIDE_KEY_BYTES);
     for (uint32_t i = 0; i < aside->get_count; i++) {
-        if (write_bytes(aside, head, aside->protocol->get(head, aside->gets[i].key)) != 0)
+        memcpy(frame.bytes + frame.key_at, aside->gets[i].key, ASIDE_KEY_BYTES);
+        if (write_bytes(aside, frame.bytes, frame.len) != 0)
             return -1;
     }
     return flush(aside);
@@ -248,46 +254,77 @@ static int receive(struct aside *aside, size_t needed)
 }
 
 /* Show how the answer begins. */
-static int fail_answer(struct aside *aside)
+static int fail_answer(struct aside *aside, const uint8_t *first)
 {
     char shown[41];
     size_t len = 0;
-    for (size_t i = aside->in_first; i < aside->in_last && len < sizeof shown - 1; i++)
-        shown[len++] = (char)(aside->in[i] >= ' ' && aside->in[i] < 0x7f ? aside->in[i] : '.');
+    for (; first < aside->in + aside->in_last && len < sizeof shown - 1; first++)
+        shown[len++] = (char)(*first >= ' ' && *first < 0x7f ? *first : '.');
     shown[len] = '\0';
     return fail(aside, "%s answered something unexpected: %s", aside->protocol->name, shown);
 }
 
-/* The next answer, whole; its value is valid until the next call. */
-static int next_answer(struct aside *aside, struct answer (*read)(const uint8_t *buf, size_t len),
-                       struct answer *answer)
+/* The next answer, whole; where it begins, valid until the next call; NULL: failed. */
+static const uint8_t *next_answer(struct aside *aside, struct reply *reply)
 {
     for (;;) {
-        *answer = read(aside->in + aside->in_first, aside->in_last - aside->in_first);
-        if (answer->kind == ANSWER_BROKEN)
-            return fail_answer(aside);
-        if (answer->kind != ANSWER_NEED_MORE) {
-            aside->in_first += answer->size;
-            return 0;
+        const uint8_t *first = aside->in + aside->in_first;
+        size_t len = aside->in_last - aside->in_first;
+        enum parsed parsed = len != 0 ? aside->protocol->parse(first, len, reply) : PARSED_MORE;
+        if (parsed == PARSED_BROKEN ||
+            (parsed == PARSED_HEAD && reply->kind == REPLY_VALUE && reply->value_len > ASIDE_MAX_VALUE)) {
+            (void)fail_answer(aside, first);
+            return NULL;
         }
-        if (receive(aside, answer->size) != 0)
-            return -1;
+        if (parsed == PARSED_HEAD && reply->size <= len) {
+            aside->in_first += (size_t)reply->size;
+            return first;
+        }
+        if (receive(aside, parsed == PARSED_HEAD ? (size_t)reply->size : len + 1) != 0)
+            return NULL;
     }
+}
+
+/* The value of an answer is the last of it but for what ends a value in this protocol, as it does in a put. */
+static bool value_fits(struct aside *aside, const struct wanted *wanted, const uint8_t *answer,
+                       const struct reply *reply)
+{
+    const struct key_entry *entry = keys_find(&aside->keys, wanted->hash);
+    size_t len = (size_t)reply->value_len;
+    const uint8_t *end = answer + reply->size - aside->tail_len;
+    size_t head = len < ASIDE_KEY_BYTES ? len : ASIDE_KEY_BYTES;
+    size_t rest = len % ASIDE_KEY_BYTES;
+    return entry != NULL && entry->length == len && memcmp(end, aside->tail, aside->tail_len) == 0 &&
+           memcmp(end - len, wanted->key, head) == 0 && memcmp(end - rest, wanted->key, rest) == 0;
+}
+
+/* Whether a server had no room for a value; each says it in its own words. */
+static bool is_refusal(const struct reply *reply)
+{
+    static const char *const words[] = {"memory", "too large", "longer than the limit", "short of resources"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (memmem(reply->text, reply->text_len, words[i], strlen(words[i])) != NULL)
+            return true;
+    }
+    return false;
 }
 
 /* ---- flights */
 
 static int read_puts(struct aside *aside)
 {
-    struct answer answer;
+    struct reply reply;
     for (uint32_t i = 0; i < aside->put_count; i++) {
         struct key_entry *entry = keys_find(&aside->keys, aside->puts[i].hash);
-        if (entry == NULL || next_answer(aside, aside->protocol->put_answer, &answer) != 0)
+        const uint8_t *answer = next_answer(aside, &reply);
+        if (entry == NULL || answer == NULL)
             return -1;
-        if (answer.kind == ANSWER_STORED)
+        if (reply.kind == REPLY_STORED)
             entry->length = aside->puts[i].value_len;
-        else
+        else if (reply.kind == REPLY_ERROR && is_refusal(&reply))
             aside->result->refused++;
+        else
+            return fail_answer(aside, answer);
     }
     aside->put_count = 0;
     return 0;
@@ -306,16 +343,18 @@ static bool is_to_be_put(const struct aside *aside, uint64_t hash)
 static int read_gets(struct aside *aside)
 {
     uint32_t again = 0;
-    struct answer answer;
+    struct reply reply;
     for (uint32_t i = 0; i < aside->get_count; i++) {
         const struct wanted *wanted = &aside->gets[i];
-        if (next_answer(aside, aside->protocol->get_answer, &answer) != 0)
+        const uint8_t *answer = next_answer(aside, &reply);
+        if (answer == NULL)
             return -1;
-        if (answer.kind == ANSWER_VALUE) {
-            const struct key_entry *entry = keys_find(&aside->keys, wanted->hash);
-            if (entry == NULL || entry->length != answer.value.len || !value_fits(wanted, answer.value))
-                return fail(aside, "%s returned a wrong value of %zu bytes for key %.*s", aside->protocol->name,
-                            answer.value.len, (int)PROTOCOL_KEY_BYTES, (const char *)wanted->key);
+        if (reply.kind == REPLY_VALUE) {
+            if (!value_fits(aside, wanted, answer, &reply))
+                return fail(aside, "%s returned a wrong value of %llu bytes for key %.*s", aside->protocol->name,
+                            (unsigned long long)reply.value_len, (int)ASIDE_KEY_BYTES, (const char *)wanted->key);
+        } else if (reply.kind != REPLY_MISS) {
+            return fail_answer(aside, answer);
         } else if (is_to_be_put(aside, wanted->hash)) {
             aside->gets[again++] = *wanted;
         } else {
@@ -329,6 +368,10 @@ static int read_gets(struct aside *aside)
 
 static int replay(struct aside *aside)
 {
+    struct frame put;
+    aside->protocol->put(&put, ASIDE_KEY_BYTES, 0);
+    memcpy(aside->tail, put.tail, sizeof aside->tail);
+    aside->tail_len = put.tail_len;
     for (;;) {
         if (fill_flight(aside) != 0)
             return -1;

@@ -7,8 +7,12 @@
 
 #include <stdint.h>
 
+#include "client/bench/protocol.h"
 #include "client/replay/source.h"
-#include "tests/bench/hit_ratio/protocol.h"
+
+#define ASIDE_KEY_BYTES 16U
+/** @brief The longest value of any request; memcached takes no longer item. */
+#define ASIDE_MAX_VALUE ((uint32_t)1 << 30)
 
 /** @brief What to replay, and how. */
 struct aside_options {

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include "tests/bench/hit_ratio/aside.h"
 
 static const char usage[] =
-    "Usage: hit-ratio-replay [--server crabcache|redis|memcached --port PORT] [OPTION]... TRACE\n"
+    "Usage: hit-ratio-replay [--server native|resp|memcached --port PORT] [OPTION]... TRACE\n"
     "       hit-ratio-replay [--server ... --port PORT] [OPTION]... --zipf S\n"
     "Replay a stream of requests cache-aside and count misses; without a server, count the stream.\n"
     "  --batch N          gets in one flight at the most, 1 to 1024 (default 64)\n"
@@ -38,7 +39,7 @@ static bool number(const char *text, uint64_t least, uint64_t most, uint64_t *va
 
 static bool server_named(const char *name, const struct protocol **protocol)
 {
-    const struct protocol *all[] = {&protocol_native, &protocol_redis, &protocol_memcached};
+    const struct protocol *all[] = {&protocol_native, &protocol_resp, &protocol_memcached};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (strcmp(name, all[i]->name) == 0)
             *protocol = all[i];
@@ -51,8 +52,8 @@ static bool value_range(const char *text, struct zipf_options *zipf)
     uint64_t least;
     uint64_t most;
     const char *dash = strchr(text, '-');
-    if (dash == NULL || !number(text, 0, PROTOCOL_MAX_VALUE, &least, '-') ||
-        !number(dash + 1, least, PROTOCOL_MAX_VALUE, &most, '\0'))
+    if (dash == NULL || !number(text, 0, ASIDE_MAX_VALUE, &least, '-') ||
+        !number(dash + 1, least, ASIDE_MAX_VALUE, &most, '\0'))
         return false;
     zipf->least = (uint32_t)least;
     zipf->most = (uint32_t)most;

@@ -85,7 +85,7 @@ class CrabCache(Peer):
     """Ours."""
 
     name = "crabcache"
-    protocol = "crabcache"
+    protocol = "native"
     program = "crabcache-server"
     least = 8 * MIB
 
@@ -101,7 +101,7 @@ class CrabCache(Peer):
 class Redis(Peer):
     """Redis with one of its policies for all keys; `clock` times as fast as the true one (see fast_clock.c)."""
 
-    protocol = "redis"
+    protocol = "resp"
     program = "redis-server"
     base = 6 * MIB
 
