@@ -350,15 +350,16 @@ def test_a_server_that_holds_everything_needs_no_more(modelled: list[Run], monke
 
 def test_a_server_that_takes_much_more_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     def replay(peer, stream: Stream, limit: int, with_files: bool) -> Run:  # type: ignore[no-untyped-def]
-        size, misses = {"crabcache": (20, 300), "memcached": (40, 100), "redis-lru": (21, 400)}[peer.name]
+        size, misses = {"crabcache": (20, 300), "memcached": (40, 200), "redis-lru": (21, 400)}[peer.name]
         return Run(peer.name, limit, size * MIB, size * MIB, 0, misses, 0, 0.0)
 
     monkeypatch.setattr(run_hits, "replay", replay)
     peers = [Redis(BUILD, "lru", 1), Memcached(BUILD)]
     result = run_hits.measure_cell(CrabCache(BUILD), peers, STREAM, 10, run_hits.Calibration(False))
-    assert (result["best"], result["ratio"]) == ("memcached", 3.0)
+    assert (result["best"], result["ratio"]) == ("memcached", 1.5)
     rows = run_hits.table([result], ["crabcache", "redis-lru", "memcached"])
-    assert rows[-1] == "| model | 10 % | 30.00 % | 20.0 | 40.00 % | 21.0 | 10.00 % | 40.0 (more) | memcached | +200.0 % |"
+    assert rows[-1] == ("| model | 10 % | 30.00 % | 20.0 | 40.00 % | 21.0 | 20.00 % | 40.0 (more) | memcached | "
+                        "+50.0 % | +100.0 % |")
 
 
 def test_an_earlier_measurement_saves_replays(modelled: list[Run]) -> None:

@@ -128,13 +128,15 @@ def measure_cell(ours: Peer, peers: list[Peer], stream: Stream, percent: float, 
     if runs:
         best = min(runs, key=lambda run: run.misses)
         cell |= {"best": best.server, "ratio": own.misses / best.misses}
+        if best.misses > stream.keys:  # the first request for a key misses everywhere
+            cell["avoidable"] = (own.misses - stream.keys) / (best.misses - stream.keys)
     return cell
 
 
 def table(cells: list[dict], names: list[str]) -> list[str]:
     """The cells as a Markdown table: miss ratios, resident memory, CrabCache against the best."""
     lines = ["| stream | memory | " + " | ".join(f"{name}: misses | resident" for name in names) +
-             " | best of the others | CrabCache against it |", "|---" * (2 * len(names) + 4) + "|"]
+             " | best of the others | CrabCache against it | in avoidable misses |", "|---" * (2 * len(names) + 5) + "|"]
     for cell in cells:
         columns = []
         for name in names:
@@ -142,9 +144,9 @@ def table(cells: list[dict], names: list[str]) -> list[str]:
             rss = run["peak"] if name == "crabcache" else run["rss"]
             mark = " (more)" if rss > cell["target_rss"] * MUCH_MORE else ""
             columns += [f"{100 * run['misses'] / cell['requests']:.2f} %", f"{rss / MIB:.1f}{mark}"]
-        against = f"{100 * (cell['ratio'] - 1):+.1f} %" if "ratio" in cell else "-"
-        lines.append(f"| {cell['stream']} | {cell['percent']:g} % | {' | '.join(columns)} | {cell.get('best', '-')} | "
-                     f"{against} |")
+        columns.append(cell.get("best", "-"))
+        columns += [f"{100 * (cell[name] - 1):+.1f} %" if name in cell else "-" for name in ("ratio", "avoidable")]
+        lines.append(f"| {cell['stream']} | {cell['percent']:g} % | {' | '.join(columns)} |")
     return lines
 
 
