@@ -64,6 +64,11 @@ static const char help_text[] =
     "                     more are closed at once, 0 to 1000000; 0: as many as descriptors and\n"
     "                     memory allow (default: 0)\n"
     "  --pin yes|no       bind each worker to a CPU of its own (default: no)\n"
+    "  --metrics-port PORT\n"
+    "                     serve /metrics (Prometheus) and /healthz by HTTP, 0 to 65535; 0 takes\n"
+    "                     a free port (default: none)\n"
+    "  --metrics-bind ADDRESS\n"
+    "                     IPv4 or IPv6 address for it (default: 127.0.0.1)\n"
     "  --log-level LEVEL  error, warning, info or debug (default: info)\n"
     "  --log-format FORMAT\n"
     "                     text or json, one object per line (default: text)\n"
@@ -147,10 +152,15 @@ static bool read_whole(const char *text, uint64_t min, uint64_t max, uint64_t *n
 
 /* ----------------------------------------------------------------------------------------------- flags */
 
-static bool set_bind(struct config *config, const char *value)
+static bool is_address(const char *text)
 {
     struct in6_addr address; /* large enough for both */
-    if (inet_pton(AF_INET, value, &address) != 1 && inet_pton(AF_INET6, value, &address) != 1)
+    return inet_pton(AF_INET, text, &address) == 1 || inet_pton(AF_INET6, text, &address) == 1;
+}
+
+static bool set_bind(struct config *config, const char *value)
+{
+    if (!is_address(value))
         return false;
     if (config->bind_count == CONFIG_MAX_BINDS)
         return false;
@@ -297,6 +307,21 @@ static bool set_pin(struct config *config, const char *value)
     return read_yes_no(value, &config->pin);
 }
 
+static bool set_metrics_port(struct config *config, const char *value)
+{
+    uint64_t number;
+    if (!read_whole(value, 0, 65535, &number))
+        return false;
+    config->metrics_port = (int)number;
+    return true;
+}
+
+static bool set_metrics_bind(struct config *config, const char *value)
+{
+    config->metrics_bind = value;
+    return is_address(value);
+}
+
 static bool set_log_level(struct config *config, const char *value)
 {
     return log_level_parse(value, &config->log_level);
@@ -331,6 +356,8 @@ const struct config_flag config_flags[] = {
     {"idle-timeout", set_idle_timeout, "a number of seconds from 0 to 86400"},
     {"max-connections", set_max_connections, "a number from 0 to 1000000"},
     {"pin", set_pin, "yes or no"},
+    {"metrics-port", set_metrics_port, "a number from 0 to 65535"},
+    {"metrics-bind", set_metrics_bind, "an IPv4 or IPv6 address such as 127.0.0.1 or ::1"},
     {"log-level", set_log_level, "error, warning, info or debug"},
     {"log-format", set_log_format, "text or json"},
     {"log-file", set_log_file, "the path of a file"},
@@ -350,6 +377,8 @@ void config_defaults(struct config *config)
         .stall_ms = DEFAULT_STALL_S * 1000,
         .first_ms = DEFAULT_FIRST_S * 1000,
         .auth_failures = DEFAULT_AUTH_FAILURES,
+        .metrics_port = -1,
+        .metrics_bind = CONFIG_DEFAULT_BIND,
         .log_level = LOG_LEVEL_INFO,
     };
 }

@@ -52,6 +52,8 @@ struct config {
     unsigned auth_failures; /**< Failed AUTHs per minute of one source; 0: any number. */
     enum log_level log_level;
     enum log_format log_format;
+    int metrics_port;         /**< -1: no metrics; 0: any free one. */
+    const char *metrics_bind; /**< Numeric address; borrowed. */
     const char *log_file; /**< NULL: standard error. Borrowed. */
     struct config_text *texts; /**< Owned: see config_fini(). */
 };

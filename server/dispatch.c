@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "crabcache/wire.h"
 #include "server/auth.h"
@@ -57,6 +58,8 @@ struct dispatch {
     struct command_env env;
     struct buf_releaser releaser;
     struct buf_budget *streams;
+    unsigned until_timed; /* requests before the one that is timed, that one included */
+    uint64_t random;      /* of the distances between them */
     struct entry batch[BATCH + 2 * LEAD];
 };
 
@@ -86,6 +89,7 @@ int dispatch_create(const struct dispatch_config *config, struct dispatch **disp
     };
     d->releaser = (struct buf_releaser){release, d};
     d->streams = config->streams;
+    d->until_timed = 1;
     int error = ENOMEM;
     d->env.text = malloc(STATS_TEXT_BYTES);
     if (d->env.text == NULL)
@@ -241,6 +245,26 @@ static unsigned cost_of(const struct dispatch *d, const struct entry *entry)
     }
 }
 
+static uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Execute a request, and see how long it takes. The next one comes at an uneven distance: else the first of each batch
+ * might be timed, and no other. */
+static void execute_timed(struct dispatch *d, struct command *c, const union crab_request *request)
+{
+    enum stats_timed_op op = stats_timed(request->head.op);
+    assert(op < STATS_TIMED_OPS && "the decoder lets only known ops pass");
+    uint64_t began = monotonic_ns();
+    command_execute(c, request);
+    latency_record(&d->env.counters->latency[op], monotonic_ns() - began);
+    d->random = d->random * 6364136223846793005U + 1442695040888963407U;
+    d->until_timed = 1 + (unsigned)(d->random >> 33) % (2 * LATENCY_EVERY - 1);
+}
+
 /* Execute one frame, or say what is wrong with it. Returns whether the connection goes on. */
 static bool execute(struct dispatch *d, struct session *session, const struct entry *entry, struct buf_out *out)
 {
@@ -257,8 +281,10 @@ static bool execute(struct dispatch *d, struct session *session, const struct en
     stats_add(&d->env.counters->ops[head->op < STATS_OPS ? head->op : 0], 1);
     if (error != 0)
         command_fail(&c, error);
-    else
+    else if (--d->until_timed != 0)
         command_execute(&c, &entry->request);
+    else
+        execute_timed(d, &c, &entry->request);
     if (head->op != CRAB_OP_HELLO)
         session->started = true;
     if (session->failures >= DISPATCH_AUTH_FAILURES) {

@@ -88,10 +88,19 @@ static int open_tcp(const char *text, uint16_t port)
     return fd;
 }
 
-static void name_tcp(struct listener *listener, const char *text, uint16_t port)
+static void name_tcp(char *name, const char *text, uint16_t port)
 {
     bool v6 = strchr(text, ':') != NULL;
-    snprintf(listener->name, sizeof listener->name, "%s%s%s:%u", v6 ? "[" : "", text, v6 ? "]" : "", (unsigned)port);
+    snprintf(name, LISTEN_NAME_BYTES, "%s%s%s:%u", v6 ? "[" : "", text, v6 ? "]" : "", (unsigned)port);
+}
+
+int listen_open_tcp(const char *address, uint16_t port, char *name)
+{
+    name_tcp(name, address, port);
+    int fd = open_tcp(address, port);
+    if (fd >= 0)
+        name_tcp(name, address, port_of(fd));
+    return fd;
 }
 
 /* With port 0 the first address finds a free port, and the others take the same. */
@@ -100,8 +109,7 @@ static bool listen_on_addresses(struct listen_set *set, const char *const *binds
 {
     for (unsigned i = 0; i < count; i++) {
         struct listener *listener = &set->at[set->count];
-        name_tcp(listener, binds[i], port);
-        listener->fd = open_tcp(binds[i], port);
+        listener->fd = listen_open_tcp(binds[i], port, listener->name);
         if (listener->fd < 0) {
             log_line(log, LOG_LEVEL_ERROR, "cannot listen on %s: %m%s", listener->name,
                      errno == EADDRINUSE ? "; choose another --port, or 0 for a free one" : "");
@@ -109,7 +117,6 @@ static bool listen_on_addresses(struct listen_set *set, const char *const *binds
         }
         set->count++;
         port = port_of(listener->fd);
-        name_tcp(listener, binds[i], port);
     }
     return true;
 }
@@ -262,7 +269,7 @@ static bool name_inherited(struct listener *listener)
     bool v6 = address.any.sa_family == AF_INET6;
     const void *bytes = v6 ? (const void *)&address.v6.sin6_addr : (const void *)&address.v4.sin_addr;
     (void)inet_ntop(address.any.sa_family, bytes, text, sizeof text);
-    name_tcp(listener, text, port_of(listener->fd));
+    name_tcp(listener->name, text, port_of(listener->fd));
     return !config_is_loopback(text);
 }
 

@@ -29,6 +29,9 @@ struct log;
 /** Most sockets. */
 #define LISTEN_MAX (CONFIG_MAX_BINDS + CONFIG_MAX_UNIX + LISTEN_MAX_INHERITED)
 
+/** Room for the name of a socket. */
+#define LISTEN_NAME_BYTES (sizeof(((struct sockaddr_un *)NULL)->sun_path) + 8)
+
 /** A socket that listens. */
 struct listener {
     int fd;                /**< Non-blocking. */
@@ -36,7 +39,7 @@ struct listener {
     const char *path;      /**< Of the file to remove at the end; borrowed of the configuration, or NULL. */
     dev_t device;          /**< Of that file, */
     ino_t inode;           /**< to know it again. */
-    char name[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 8]; /**< `ADDRESS:PORT` or `unix:PATH`. */
+    char name[LISTEN_NAME_BYTES]; /**< `ADDRESS:PORT` or `unix:PATH`. */
 };
 
 /** All of them. */
@@ -56,6 +59,14 @@ struct listen_set {
  * @threads None besides the caller's may create files meanwhile: the umask of the process changes.
  */
 bool listen_open(struct listen_set *set, const struct config *config, const struct log *log);
+
+/**
+ * @brief Open one TCP socket that listens.
+ * @param address  numeric. @param port  0: any free one.
+ * @param[out] name  LISTEN_NAME_BYTES: `ADDRESS:PORT`, also on failure.
+ * @return the socket, non-blocking, which the caller closes; -1 with errno.
+ */
+int listen_open_tcp(const char *address, uint16_t port, char *name);
 
 /**
  * @brief Accept one connection.

@@ -33,6 +33,7 @@
 #include "server/grace.h"
 #include "server/health.h"
 #include "server/listen.h"
+#include "server/metrics.h"
 #include "server/notify.h"
 #include "server/stats.h"
 #include "server/worker.h"
@@ -74,6 +75,7 @@ struct server {
     struct grace grace;
     bool full;    /* --max-connections is reached, and the log says so */
     struct health health;
+    struct metrics *metrics; /* NULL: nobody wants any */
     uint64_t alive_ms;       /* when the service manager had the last sign of life */
     uint64_t alive_every_ms; /* how often it wants one; 0: never */
 };
@@ -409,6 +411,21 @@ static bool make_workers(struct server *s)
     return true;
 }
 
+static bool make_metrics(struct server *s)
+{
+    if (s->config->metrics_port < 0)
+        return true;
+    const struct metrics_config config = {
+        .address = s->config->metrics_bind,
+        .port = (uint16_t)s->config->metrics_port,
+        .stats = &s->stats,
+        .healthy = &s->health.good,
+        .log = s->log,
+    };
+    atomic_store(&s->health.good, true);
+    return metrics_start(&config, &s->metrics);
+}
+
 static void say_ready(const struct server *s)
 {
     printf("crabcache-server %s ready on ", CRAB_VERSION_STRING);
@@ -433,16 +450,19 @@ int server_run(const struct config *config, const struct log *log)
     raise_fd_limit();
     if (!take_signals(&s)) {
         log_line(log, LOG_LEVEL_ERROR, "cannot take signals: %m");
-    } else if (load_users(&s) && listen_open(&s.listening, config, log) && make_store(&s) && make_workers(&s)) {
+    } else if (load_users(&s) && listen_open(&s.listening, config, log) && make_store(&s) && make_workers(&s) &&
+               make_metrics(&s)) {
         say_ready(&s);
         s.alive_every_ms = notify_interval_ms();
         notify_ready();
         serve(&s);
         notify_stopping();
+        atomic_store(&s.health.good, false);
         status = EXIT_SUCCESS;
     }
     listen_close(&s.listening);
     stop_workers(&s);
+    metrics_stop(s.metrics);
     for (unsigned i = 0; i < s.worker_count; i++)
         worker_destroy(s.workers[i]);
     stats_fini(&s.stats);

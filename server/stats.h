@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "crabcache/wire.h"
+#include "server/latency.h"
+
 struct store;
 struct buf_budget;
 
@@ -49,12 +52,21 @@ struct stats_counter {
     X(values_streamed)                                                                                         \
     X(output_stalls)
 
+/** The known ops without gaps, for their times. */
+enum stats_timed_op {
+#define STATS_TIMED(name, NAME) STATS_TIMED_##NAME,
+    CRAB_FOR_EACH_REQUEST(STATS_TIMED)
+#undef STATS_TIMED
+    STATS_TIMED_OPS /**< How many; also: an unknown one. */
+};
+
 /** What one worker counts. */
 struct stats_worker {
     _Alignas(128) struct stats_counter ops[STATS_OPS]; /**< Requests by op. */
 #define STATS_FIELD(name) struct stats_counter name;
     STATS_FOR_EACH_COUNTER(STATS_FIELD)
 #undef STATS_FIELD
+    struct latency latency[STATS_TIMED_OPS]; /**< How long requests took, of those that were timed. */
 };
 
 /** What the server is and has; set before the workers start. */
@@ -84,6 +96,9 @@ static inline uint64_t stats_read(const struct stats_counter *counter)
 {
     return atomic_load_explicit(&counter->value, memory_order_relaxed);
 }
+
+/** @brief Which op this is. @return STATS_TIMED_OPS if it is not known. */
+enum stats_timed_op stats_timed(uint8_t op);
 
 /** @brief Milliseconds on a clock that no one sets, CLOCK_BOOTTIME. */
 uint64_t stats_now_ms(void);

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = ROOT / "build" / "release"
-DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/HACKING.md", "docs/BENCHMARKS.md", "spec/README.md",
-             "spec/PROTOCOL.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", "docs/HACKING.md", "docs/BENCHMARKS.md", "docs/STATS.md",
+             "spec/README.md", "spec/PROTOCOL.md")
 
 
 def text_of(name: str) -> str:

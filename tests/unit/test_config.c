@@ -18,7 +18,7 @@
 #include "server/config.h"
 #include "server/config_file.h"
 
-#define MAX_ARGUMENTS 40
+#define MAX_ARGUMENTS 60
 
 struct outcome {
     enum config_result result;
@@ -67,6 +67,8 @@ static void test_defaults(void **state)
     assert_int_equal(o.config.log_format, LOG_FORMAT_TEXT);
     assert_null(o.config.log_file);
     assert_int_equal(o.config.auth_failures, 30);
+    assert_int_equal(o.config.metrics_port, -1);
+    assert_string_equal(o.config.metrics_bind, "127.0.0.1");
 }
 
 static void test_everything(void **state)
@@ -77,7 +79,8 @@ static void test_everything(void **state)
                              "--stall-timeout", "5", "--first-request-timeout", "6", "--idle-timeout", "7",
                              "--max-connections", "8", "--pin", "yes", "--unix", "/run/a", "--unix=b",
                              "--unix-mode", "0666", "--insecure",
-                             "--log-format", "json", "--log-file", "log", "--auth-failures", "9", NULL);
+                             "--log-format", "json", "--log-file", "log", "--auth-failures", "9",
+                             "--metrics-port", "0", "--metrics-bind", "::1", NULL);
     assert_int_equal(o.result, CONFIG_RUN);
     assert_int_equal(o.config.bind_count, 2);
     assert_string_equal(o.config.binds[1], "127.0.0.2");
@@ -101,6 +104,8 @@ static void test_everything(void **state)
     assert_int_equal(o.config.log_format, LOG_FORMAT_JSON);
     assert_string_equal(o.config.log_file, "log");
     assert_int_equal(o.config.auth_failures, 9);
+    assert_int_equal(o.config.metrics_port, 0);
+    assert_string_equal(o.config.metrics_bind, "::1");
 }
 
 static void test_limits_of_values(void **state)
@@ -164,6 +169,9 @@ static void test_bad_values(void **state)
         {"--bind", "", "127.0.0.1"},
         {"--auth-file", "", "path"},
         {"--log-file", "", "path"},
+        {"--metrics-port", "65536", "0 to 65535"},
+        {"--metrics-port", "", "0 to 65535"},
+        {"--metrics-bind", "localhost", "127.0.0.1"},
         {"--log-format", "xml", "text or json"},
         {"--auth-failures", "-1", "0 to 60000"},
         {"--auth-failures", "60001", "0 to 60000"},
