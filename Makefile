@@ -126,7 +126,7 @@ FUZZ_BINS  := $(addprefix $(B)/tests/fuzz/fuzz_,$(FUZZ_NAMES))
 # The same targets without libFuzzer: they run the files named on their command line, in any mode.
 FUZZ_ONCE  := $(if $(FUZZ_MAIN),$(addprefix $(B)/tests/fuzz/once_,$(FUZZ_NAMES)))
 
-SERVER_LIBS := -lcrypt -linih -lsystemd -lmicrohttpd
+SERVER_LIBS := -lcrypt -linih -lsystemd -ldl
 CLI_LIBS    := -ledit
 REPLAY_LIBS := -llzma -lm
 BENCH_LIBS  := -lm

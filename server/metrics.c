@@ -3,9 +3,13 @@
  * The HTTP server. A request is answered as soon as its head is there; a body is thrown away. Each answer to /metrics
  * is rendered into memory of its own, which libmicrohttpd frees when it was sent: at most METRICS_CONNECTIONS times
  * METRICS_TEXT_BYTES.
+ *
+ * The library is loaded only where metrics are wanted. It brings a dozen others along (for TLS, which is not used here),
+ * whose memory and whose work at the start a cache without metrics need not bear.
  */
 #include "server/metrics.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <stdarg.h>
@@ -19,36 +23,70 @@
 #include "server/metrics_text.h"
 
 #define STACK_BYTES ((size_t)256 << 10)
+#define LIBRARY "libmicrohttpd.so.12"
+
+/* What is used of the library, each by its name there. */
+#define FOR_EACH_FUNCTION(X)                                                                                   \
+    X(MHD_start_daemon)                                                                                        \
+    X(MHD_stop_daemon)                                                                                         \
+    X(MHD_create_response_from_buffer)                                                                         \
+    X(MHD_add_response_header)                                                                                 \
+    X(MHD_queue_response)                                                                                      \
+    X(MHD_destroy_response)
+
+struct library {
+#define MEMBER(name) __typeof__(name) *name;
+    FOR_EACH_FUNCTION(MEMBER)
+#undef MEMBER
+};
 
 struct metrics {
     struct metrics_config config;
+    struct library http;
     struct MHD_Daemon *daemon;
 };
+
+/* ---------------------------------------------------------------------------------------------- library */
+
+/* It stays loaded until the process ends. Returns NULL, or what is missing. */
+static const char *load(struct library *http)
+{
+    void *handle = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL)
+        return dlerror();
+#define LOAD(name)                                                                                             \
+    http->name = (__typeof__(name) *)dlsym(handle, #name);                                                     \
+    if (http->name == NULL)                                                                                    \
+        return LIBRARY " has no " #name;
+    FOR_EACH_FUNCTION(LOAD)
+#undef LOAD
+    return NULL;
+}
 
 /* --------------------------------------------------------------------------------------------- answers */
 
 /* Takes `body` over if it is to be freed. */
-static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *type, void *body,
-                              size_t len, enum MHD_ResponseMemoryMode mode)
+static enum MHD_Result answer(const struct library *http, struct MHD_Connection *connection, unsigned status,
+                              const char *type, void *body, size_t len, enum MHD_ResponseMemoryMode mode)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(len, body, mode);
+    struct MHD_Response *response = http->MHD_create_response_from_buffer(len, body, mode);
     if (response == NULL) {
         if (mode == MHD_RESPMEM_MUST_FREE)
             free(body);
         return MHD_NO;
     }
-    bool good = MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type) == MHD_YES &&
-                MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") == MHD_YES;
+    bool good = http->MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type) == MHD_YES &&
+                http->MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") == MHD_YES;
     if (good && status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        good = MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD") == MHD_YES;
-    enum MHD_Result result = good ? MHD_queue_response(connection, status, response) : MHD_NO;
-    MHD_destroy_response(response);
+        good = http->MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD") == MHD_YES;
+    enum MHD_Result result = good ? http->MHD_queue_response(connection, status, response) : MHD_NO;
+    http->MHD_destroy_response(response);
     return result;
 }
 
-static enum MHD_Result say(struct MHD_Connection *connection, unsigned status, char *sentence)
+static enum MHD_Result say(const struct metrics *m, struct MHD_Connection *connection, unsigned status, char *sentence)
 {
-    return answer(connection, status, "text/plain; charset=utf-8", sentence, strlen(sentence),
+    return answer(&m->http, connection, status, "text/plain; charset=utf-8", sentence, strlen(sentence),
                   MHD_RESPMEM_PERSISTENT);
 }
 
@@ -57,9 +95,9 @@ static enum MHD_Result answer_metrics(const struct metrics *m, struct MHD_Connec
     static char short_of[] = "memory is short\n";
     char *text = malloc(METRICS_TEXT_BYTES);
     if (text == NULL)
-        return say(connection, MHD_HTTP_SERVICE_UNAVAILABLE, short_of);
+        return say(m, connection, MHD_HTTP_SERVICE_UNAVAILABLE, short_of);
     size_t len = metrics_render(m->config.stats, text);
-    return answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, len,
+    return answer(&m->http, connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, len,
                   MHD_RESPMEM_MUST_FREE);
 }
 
@@ -82,13 +120,13 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
         return MHD_YES;
     }
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-        return say(connection, MHD_HTTP_METHOD_NOT_ALLOWED, only_get);
+        return say(m, connection, MHD_HTTP_METHOD_NOT_ALLOWED, only_get);
     if (strcmp(url, "/metrics") == 0)
         return answer_metrics(m, connection);
     if (strcmp(url, "/healthz") != 0)
-        return say(connection, MHD_HTTP_NOT_FOUND, unknown);
+        return say(m, connection, MHD_HTTP_NOT_FOUND, unknown);
     bool healthy = atomic_load_explicit(m->config.healthy, memory_order_relaxed);
-    return healthy ? say(connection, MHD_HTTP_OK, ok) : say(connection, MHD_HTTP_SERVICE_UNAVAILABLE, sick);
+    return healthy ? say(m, connection, MHD_HTTP_OK, ok) : say(m, connection, MHD_HTTP_SERVICE_UNAVAILABLE, sick);
 }
 
 /* -------------------------------------------------------------------------------------------- lifetime */
@@ -104,6 +142,15 @@ static void log_message(void *context, const char *format, va_list args)
     log_line(m->config.log, LOG_LEVEL_DEBUG, "metrics: %s", text);
 }
 
+static struct MHD_Daemon *start_daemon(struct metrics *m, int fd)
+{
+    return m->http.MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, m, MHD_OPTION_EXTERNAL_LOGGER,
+        log_message, m, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, METRICS_CONNECTIONS,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, METRICS_CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, METRICS_TIMEOUT_S,
+        MHD_OPTION_THREAD_STACK_SIZE, STACK_BYTES, MHD_OPTION_END);
+}
+
 bool metrics_start(const struct metrics_config *config, struct metrics **metrics)
 {
     char name[LISTEN_NAME_BYTES];
@@ -112,18 +159,16 @@ bool metrics_start(const struct metrics_config *config, struct metrics **metrics
         log_line(config->log, LOG_LEVEL_ERROR, "--metrics-port: cannot listen on %s: %m", name);
         return false;
     }
+    const char *wrong = "memory is short";
     struct metrics *m = calloc(1, sizeof *m);
     if (m != NULL) {
         m->config = *config;
-        m->daemon = MHD_start_daemon(
-            MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, m,
-            MHD_OPTION_EXTERNAL_LOGGER, log_message, m, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-            METRICS_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, METRICS_CONNECTION_BYTES,
-            MHD_OPTION_CONNECTION_TIMEOUT, METRICS_TIMEOUT_S, MHD_OPTION_THREAD_STACK_SIZE, STACK_BYTES,
-            MHD_OPTION_END);
+        wrong = load(&m->http);
+        if (wrong == NULL && (m->daemon = start_daemon(m, fd)) == NULL)
+            wrong = "it does not start";
     }
-    if (m == NULL || m->daemon == NULL) {
-        log_line(config->log, LOG_LEVEL_ERROR, "--metrics-port: cannot start the HTTP server");
+    if (wrong != NULL) {
+        log_line(config->log, LOG_LEVEL_ERROR, "--metrics-port: no HTTP server: %s", wrong);
         close(fd);
         free(m);
         return false;
@@ -137,6 +182,6 @@ void metrics_stop(struct metrics *metrics)
 {
     if (metrics == NULL)
         return;
-    MHD_stop_daemon(metrics->daemon);
+    metrics->http.MHD_stop_daemon(metrics->daemon);
     free(metrics);
 }
