@@ -35,7 +35,7 @@
     X(MHD_destroy_response)
 
 struct library {
-#define MEMBER(name) __typeof__(name) *name;
+#define MEMBER(name) __typeof__(name) *(name);
     FOR_EACH_FUNCTION(MEMBER)
 #undef MEMBER
 };
