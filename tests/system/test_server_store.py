@@ -16,7 +16,7 @@ pytestmark = pytest.mark.threads
 MEMORY = 8 << 20
 FIXED = 2 << 20  # The program itself, its threads, malloc.
 CLIENTS = 4
-ROUNDS = 100 if SANITIZED else 400
+ROUNDS = 400
 REFUSALS = (0x0101, 0x0102)  # OUT_OF_MEMORY; BUSY: out of buffers. Neither has done anything.
 
 

@@ -29,7 +29,7 @@ struct entry {
     uint64_t seed;
     size_t len;
     uint64_t expiry;
-    uint64_t version;
+    uint64_t version; /* 0: nobody has seen it yet. Once seen, it stays, wherever the item moves. */
     uint32_t app_flags;
 };
 
@@ -180,6 +180,14 @@ static bool was_evicted(struct model *m, struct entry *entry)
     return true;
 }
 
+static void check_version(struct entry *entry, uint64_t version)
+{
+    assert_int_not_equal(version, 0);
+    if (entry->version == 0)
+        entry->version = version;
+    assert_int_equal(version, entry->version);
+}
+
 /* ---- operations ---- */
 
 static enum store_result expected_put(const struct entry *entry, const struct store_put_args *args)
@@ -188,8 +196,8 @@ static enum store_result expected_put(const struct entry *entry, const struct st
         return STORE_EXISTS;
     if ((args->condition == STORE_IF_PRESENT || args->condition == STORE_IF_VERSION) && !entry->present)
         return STORE_ABSENT;
-    return args->condition == STORE_IF_VERSION && args->version != entry->version ? STORE_EXISTS
-                                                                                  : STORE_OK;
+    bool differs = args->version != entry->version || entry->version == 0;
+    return args->condition == STORE_IF_VERSION && differs ? STORE_EXISTS : STORE_OK;
 }
 
 static void do_put(struct model *m, unsigned id)
@@ -213,6 +221,7 @@ static void do_put(struct model *m, unsigned id)
     args.ttl_ms = pick_ttl(m);
     args.condition = pick(m, 2) == 0 ? STORE_ALWAYS : (enum store_condition)pick(m, 4);
     args.version = pick(m, 2) == 0 ? entry->version : 12345;
+    args.version_unwanted = pick(m, 3) == 0;
     next.expiry = after(m, args.ttl_ms);
 
     uint64_t version = 0;
@@ -228,12 +237,12 @@ static void do_put(struct model *m, unsigned id)
         expected = expected_put(entry, &args);
     assert_int_equal(result, expected);
     if (result == STORE_EXISTS)
-        assert_int_equal(version, entry->version);
+        check_version(entry, version);
     if (result != STORE_OK)
         return;
     assert_int_not_equal(version, 0);
     assert_int_not_equal(version, entry->version);
-    next.version = version;
+    next.version = args.version_unwanted ? 0 : version;
     *entry = next;
     m->stored++;
 }
@@ -244,9 +253,10 @@ static void do_get(struct model *m, unsigned id)
     struct entry *entry = entry_of(m, id, &key);
     struct store_view view;
     uint64_t ttl = pick_ttl(m);
-    bool touch = pick(m, 4) == 0;
-    enum store_result result = touch ? store_touch(m->worker, &key, ttl, &view)
-                                     : store_get(m->worker, &key, &view);
+    bool touch = pick(m, 4) == 0, versioned = touch || pick(m, 2) == 0;
+    enum store_result result = touch       ? store_touch(m->worker, &key, ttl, &view)
+                               : versioned ? store_get(m->worker, &key, &view)
+                                           : store_get_value(m->worker, &key, &view);
     if (touch && result == STORE_NO_MEMORY && entry->present && anything_held(m))
         return; /* No room for the expiry. */
     if (touch && result == STORE_ABSENT)
@@ -257,7 +267,10 @@ static void do_get(struct model *m, unsigned id)
     if (touch)
         entry->expiry = after(m, ttl);
     assert_true(bytes_match(entry, view.value, view.value_len));
-    assert_int_equal(view.version, entry->version);
+    if (versioned)
+        check_version(entry, view.version);
+    else
+        assert_int_equal(view.version, 0);
     assert_int_equal(view.app_flags, entry->app_flags);
     assert_int_equal(view.ttl_ms,
                      entry->expiry == STORE_NEVER ? STORE_NEVER : entry->expiry - m->clock.now_ms);
