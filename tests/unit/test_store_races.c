@@ -194,7 +194,7 @@ static void test_readers_at_the_split(void **state)
     for (unsigned i = 0; i < 3; i++)
         pthread_join(runners[i].thread, NULL);
     if (race.wrong == NULL) {
-        assert_true(runners[0].count > 100 && race.store->bucket_count > 2 * buckets);
+        assert_true(runners[0].count + runners[1].count > 100 && race.store->bucket_count > 2 * buckets);
         move_all(&runners[2]);
         for (uint64_t id = 0; id < STABLE; id++)
             read_stable(&runners[0], id);
@@ -226,8 +226,7 @@ static void test_no_hit_after_a_flush(void **state)
     for (unsigned i = 0; i < FLUSHES && race.wrong == NULL; i++) {
         uint64_t id = i % 4;
         struct store_key key = key_of(&race, &id);
-        if (put(&runners[0], id, i % 2 == 0 ? 40 : 4000, STORE_NEVER, STORE_ALWAYS) != STORE_OK)
-            race.wrong = "the store was too small";
+        (void)put(&runners[0], id, i % 2 == 0 ? 40 : 4000, STORE_NEVER, STORE_ALWAYS);
         store_quiesce(runners[0].worker);
         store_flush(runners[0].worker);
         for (unsigned n = 0; n < 4; n++) {
@@ -302,7 +301,10 @@ static void test_no_write_is_lost_to_a_flush(void **state)
     }
     __atomic_store_n(&race.done, true, __ATOMIC_RELEASE);
     pthread_join(runners[1].thread, NULL);
-    assert_true(race.wrong != NULL || created > 0);
+#ifdef CRAB_YIELD
+    assert_true(race.wrong != NULL || created > 0); /* Else both threads may have had their turns one after the other. */
+#endif
+    (void)created;
     end(&race, runners, 2);
 }
 
@@ -313,12 +315,16 @@ static void test_no_write_is_lost_to_a_flush(void **state)
 
 static void *fill(void *argument)
 {
-    static const uint64_t ttls[] = {3000, 50000, 100000, 3000000, 8000000, STORE_NEVER};
+    static const uint64_t ttls[] = {3900, 50000, 100000, 3000000, STORE_NEVER, STORE_NEVER, STORE_NEVER};
     struct runner *r = argument;
     for (unsigned i = 0; i < FILLING; i++) {
         uint64_t id = pick(r, FILLER_KEYS);
         uint64_t ttl = ttls[pick(r, sizeof(ttls) / sizeof(ttls[0]))];
-        r->count += put(r, id, pick(r, 4000), ttl, STORE_ALWAYS) == STORE_OK;
+        struct store_key key = key_of(r->race, &id);
+        if (pick(r, 3) == 0) /* Which copies an item that has none yet, and may use more of the last segments. */
+            (void)store_expire(r->worker, &key, ttl);
+        else
+            r->count += put(r, id, pick(r, 4000), ttl, STORE_ALWAYS) == STORE_OK;
         store_quiesce(r->worker);
     }
     return NULL;
@@ -350,6 +356,41 @@ static void test_mixed_times_to_live_to_the_brim(void **state)
     end(&race, runners, FILLERS);
 }
 
+/*
+ * Not one segment is free, and what is to be moved has times to live of a kind for which nobody has one open. It moves to
+ * where there is room: else compaction, which alone makes room, would wait for itself.
+ */
+static void test_compaction_without_a_free_segment(void **state)
+{
+    (void)state;
+    struct race race;
+    struct runner runner;
+    begin(&race, &runner, 1, (size_t)8 << 20, STORE_REFUSE);
+    for (uint64_t id = 0; id < 640; id++) /* Ten segments. */
+        assert_int_equal(put(&runner, id, 1000, 100000, STORE_ALWAYS), STORE_OK);
+    for (uint64_t id = 0; id < 640; id++) {
+        struct store_key key = key_of(&race, &id);
+        if (id % 20 != 0)
+            assert_int_equal(store_delete(runner.worker, &key), STORE_OK);
+    }
+    assert_int_equal(put(&runner, 1000, 100, STORE_NEVER, STORE_ALWAYS), STORE_OK);
+    struct store *store = race.store;
+    uint64_t bytes = store->limit - store->committed + ((uint64_t)store->free.count << store->segment_shift);
+    assert_true(store_budget_take(store, bytes, 0));
+    assert_int_equal(store_peek(&store->available), 0);
+    for (uint64_t id = 1001; id < 1012; id++) {
+        assert_int_equal(put(&runner, id, 15000, STORE_NEVER, STORE_ALWAYS), STORE_OK);
+        store_quiesce(runner.worker);
+    }
+    for (uint64_t id = 0; id < 640; id += 20) {
+        struct store_key key = key_of(&race, &id);
+        assert_true(store_holds(store, &key));
+    }
+    store->committed -= bytes;
+    store_update_available(store);
+    end(&race, &runner, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_no_hit_after_a_flush),
         cmocka_unit_test(test_no_write_is_lost_to_a_flush),
         cmocka_unit_test(test_mixed_times_to_live_to_the_brim),
+        cmocka_unit_test(test_compaction_without_a_free_segment),
     };
     return cmocka_run_group_tests_name("store_races", tests, NULL, NULL);
 }
