@@ -7,10 +7,12 @@
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -54,7 +56,7 @@ static struct store_key key_of(const struct race *race, const uint64_t *id)
 
 static enum store_result put(struct runner *r, uint64_t id, size_t len, uint64_t ttl_ms, enum store_condition condition)
 {
-    static const uint8_t bytes[4096];
+    static const uint8_t bytes[16384];
     struct store_key key = key_of(r->race, &id);
     struct store_put_args args = {
         .value = bytes, .value_len = len, .ttl_ms = ttl_ms, .condition = condition, .version_unwanted = true};
@@ -229,14 +231,59 @@ static void test_no_hit_after_a_flush(void **state)
         (void)put(&runners[0], id, i % 2 == 0 ? 40 : 4000, STORE_NEVER, STORE_ALWAYS);
         store_quiesce(runners[0].worker);
         store_flush(runners[0].worker);
+        (void)store_tick(runners[0].worker); /* Closes its segment; the rest is for the other, beside the reads. */
         for (unsigned n = 0; n < 4; n++) {
-            if (store_get(runners[0].worker, &key, &view) == STORE_OK)
+            if (store_get_value(runners[0].worker, &key, &view) == STORE_OK)
                 race.wrong = "a hit after a flush";
         }
         store_quiesce(runners[0].worker);
     }
     __atomic_store_n(&race.done, true, __ATOMIC_RELEASE);
     pthread_join(runners[1].thread, NULL);
+    end(&race, runners, 2);
+}
+
+/* A page that cannot be read: who does is stopped there, and the other worker cleans up after the flush, to its end. */
+static struct {
+    uint8_t *page;
+    struct runner *other;
+} stopper;
+
+static void clean_up_meanwhile(int signal_number)
+{
+    (void)signal_number;
+    if (mprotect(stopper.page, 4096, PROT_READ) != 0)
+        abort();
+    for (unsigned i = 0; i < 1000 && store_load(&stopper.other->race->store->flushed) != 0; i++)
+        (void)store_tick(stopper.other->worker);
+}
+
+/* The same to the instruction: the reader is stopped while it compares the key, its slot having been read. */
+static void test_no_hit_by_a_reader_that_was_stopped(void **state)
+{
+    (void)state;
+    struct race race;
+    struct runner runners[2];
+    struct store_view view;
+    struct sigaction action = {.sa_handler = clean_up_meanwhile}, before;
+    uint64_t id = 77;
+    begin(&race, runners, 2, STORE_MIN_MEMORY, STORE_REFUSE);
+    stopper.other = &runners[1];
+    stopper.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(stopper.page != MAP_FAILED);
+    memcpy(stopper.page, &id, sizeof(id));
+    struct store_key key = store_key(race.store, stopper.page, sizeof(id));
+    assert_int_equal(put(&runners[1], id, 40, STORE_NEVER, STORE_ALWAYS), STORE_OK);
+    assert_int_equal(store_get(runners[0].worker, &key, &view), STORE_OK);
+    store_quiesce(runners[0].worker);
+    store_flush(runners[1].worker);
+    assert_int_equal(sigaction(SIGSEGV, &action, &before), 0);
+    assert_int_equal(mprotect(stopper.page, 4096, PROT_NONE), 0);
+    enum store_result result = store_get_value(runners[0].worker, &key, &view);
+    assert_int_equal(sigaction(SIGSEGV, &before, NULL), 0);
+    assert_int_equal(store_load(&race.store->flushed), 0); /* It was stopped. */
+    assert_int_equal(result, STORE_ABSENT);
+    assert_int_equal(munmap(stopper.page, 4096), 0);
     end(&race, runners, 2);
 }
 
@@ -396,6 +443,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_readers_at_the_split),
         cmocka_unit_test(test_no_hit_after_a_flush),
+        cmocka_unit_test(test_no_hit_by_a_reader_that_was_stopped),
         cmocka_unit_test(test_no_write_is_lost_to_a_flush),
         cmocka_unit_test(test_mixed_times_to_live_to_the_brim),
         cmocka_unit_test(test_compaction_without_a_free_segment),
