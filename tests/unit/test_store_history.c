@@ -21,7 +21,7 @@
 
 #define THREADS  4U
 #define KEYS     6U
-#define MAX_LEN  70000U
+#define MAX_LEN  130000U
 #define CROWD    ((uint64_t)1 << 40) /* Where the numbers of the other keys start. */
 
 #if defined(CRAB_YIELD) || defined(__SANITIZE_THREAD__)
@@ -40,6 +40,7 @@ struct setting {
     unsigned crowd_len;    /* Its values are shorter than this. */
     unsigned prefill;      /* Its puts before all else, so that memory is short from the start. */
     unsigned flush_one_in; /* Steps; 0: never. */
+    uint64_t clock; /* Where it starts, once the store is made. */
     bool ttls;
     bool large; /* Values with pages of their own. */
     bool moves; /* Items must have been moved, */
@@ -170,6 +171,22 @@ static void look(struct recorder *r, struct history_op *op, const struct store_k
     store_quiesce(r->worker);
 }
 
+/* Stores by way of a stream, if that is for such values; this may begin long before. */
+static enum store_result put_or_stream(struct recorder *r, struct history_op *op, const struct store_key *key,
+                                       const struct store_put_args *args, uint64_t *version)
+{
+    struct store_stream stream;
+    bool streams = store_stream_begin(r->worker, key, args, &stream);
+    if (streams)
+        memcpy(stream.value, args->value, args->value_len);
+    if (streams && op->written % 8 == 1) {
+        store_stream_drop(r->worker, &stream);
+        streams = false;
+    }
+    begin(r, op);
+    return streams ? store_stream_put(r->worker, key, args, &stream, version) : store_put(r->worker, key, args, version);
+}
+
 static void put(struct recorder *r, struct history_op *op, const struct store_key *key)
 {
     op->written = fresh_value(r);
@@ -189,8 +206,7 @@ static void put(struct recorder *r, struct history_op *op, const struct store_ke
     if (op->kind == HISTORY_CAS)
         op->expected = r->known[op->key].value;
     uint64_t version = 0;
-    begin(r, op);
-    op->result = store_put(r->worker, key, &args, args.version_unwanted ? NULL : &version);
+    op->result = put_or_stream(r, op, key, &args, args.version_unwanted ? NULL : &version);
     op->version = op->result == STORE_OK ? version : 0;
     if (op->result == STORE_OK) {
         r->known[op->key].value = op->written;
@@ -357,6 +373,7 @@ static void one_round(const struct setting *setting, uint64_t seed)
                                   .now_context = &run};
     assert_non_null(recorders);
     assert_int_equal(store_create(&config, &run.store), 0);
+    run.clock += setting->clock;
     assert_int_equal(pthread_barrier_init(&run.start, NULL, THREADS + 1), 0);
     for (unsigned i = 0; i <= THREADS; i++)
         start(&run, &recorders[i], i, seed);
@@ -409,6 +426,15 @@ static void test_strictly_with_expiry_and_large_values(void **state)
                                   .prefill = 6000,
                                   .ttls = true,
                                   .large = true});
+    /* Expiries have 32 bits in small items, then two more. */
+    run_setting(&(struct setting){.name = "expiry, later",
+                                  .eviction = STORE_REFUSE,
+                                  .memory = 2 * STORE_MIN_MEMORY,
+                                  .crowd = 1000,
+                                  .crowd_len = 2000,
+                                  .prefill = 3000,
+                                  .clock = ((uint64_t)1 << 32) - STEPS / 4,
+                                  .ttls = true});
 }
 
 static void test_strictly_while_the_index_grows(void **state)
@@ -444,7 +470,8 @@ static void test_strictly_with_flushes(void **state)
                                   .crowd_len = 2000,
                                   .prefill = 3000,
                                   .flush_one_in = 40,
-                                  .ttls = true});
+                                  .ttls = true,
+                                  .large = true});
 }
 
 int main(void)
