@@ -84,6 +84,7 @@ static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t valu
     struct store_place place;
     uint64_t next;
     store_item_read(entry->at, &item);
+    item.has_expiry = item.expiry != STORE_NEVER; /* It may have had one. */
     unsigned class = item.has_expiry ? store_class_of(store, item.expiry, store_now(store)) : 0;
     uint64_t bytes = store_item_bytes(&item);
     struct store_writer *mover =

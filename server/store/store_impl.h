@@ -5,8 +5,8 @@
  *
  * One reserved range of addresses holds everything; a location is an offset in it, and never 0:
  *
- *     struct store, segments, workers, page map, ghosts | buckets -> | overflow -> | arena | large
- *     charged at start                                  | charged as they grow     | by segment, by page
+ *     struct store, segments, workers, page maps, ghosts | buckets -> | overflow -> | arena | large
+ *     charged at start                                   | charged as they grow     | by segment, by page
  *
  * `committed` is what was charged; it never exceeds memory_bytes. Free segments stay committed until large items
  * or the index need their bytes: then their pages go back to the kernel. So no division of the memory is fixed.
@@ -23,6 +23,7 @@
  *
  *     UNUSED -> OPEN -> SEALED -> DRAINING -> RETIRED -> FREE -> OPEN ...
  *                    (in a pool's FIFO)    (a grace period)  \-> UNUSED (pages given back)
+ *                         ^---------/ (goes round whole)
  *
  * Items too large for a segment have pages of their own (store_large.c), behind a `struct store_large`.
  *

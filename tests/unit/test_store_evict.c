@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "server/store/store_drain.h"
 #include "tests/support/store_support.h"
 
 #define BUFFER_BYTES ((size_t)4 << 20)
@@ -392,6 +393,38 @@ static void test_dead_space_goes_first(void **state)
     stop(&f);
 }
 
+static void test_a_job_that_cannot_go_on_is_given_up(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, (size_t)8 << 20, STORE_REFUSE);
+    for (uint64_t id = 0; id < 3000; id++)
+        put(&f, id, 1000);
+    for (uint64_t id = 0; id < 3000; id += 2) {
+        struct store_key key = key_of(&f, &id);
+        assert_int_equal(store_delete(f.worker, &key), STORE_OK);
+    }
+    /* No segment is to be had to move to, not even one of the reserve. */
+    uint64_t limit = f.store->limit;
+    f.store->limit = f.store->committed;
+    uint32_t segment = STORE_NONE;
+    for (unsigned i = 0; i < 10; i++) {
+        assert_true(store_evict_next(f.worker) > 0);
+        assert_int_equal(f.store->job.kind, JOB_COMPACT);
+        segment = f.store->job.segment;
+        (void)store_drain_slice(f.worker, &f.store->job, STORE_SLICE);
+        if (f.store->job.kind == JOB_NONE)
+            break;
+    }
+    assert_int_equal(f.store->job.kind, JOB_NONE);
+    assert_int_equal(f.store->segments[segment].state, SEGMENT_SEALED);
+    f.store->limit = limit;
+    assert_int_equal(count_there(&f, 0, 3000), 1500);
+    for (uint64_t id = 5000; id < 8000; id++)
+        put(&f, id, 1000);
+    stop(&f);
+}
+
 /* ---- expiry ---- */
 
 static void test_what_has_expired_goes_before_what_lives(void **state)
@@ -482,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_copying_is_bounded_by_writing),
         cmocka_unit_test(test_the_unused_ends_of_segments_are_not_dead),
         cmocka_unit_test(test_dead_space_goes_first),
+        cmocka_unit_test(test_a_job_that_cannot_go_on_is_given_up),
         cmocka_unit_test(test_what_has_expired_goes_before_what_lives),
         cmocka_unit_test(test_a_renewed_item_outlives_its_segment),
         cmocka_unit_test(test_expiries_of_any_length),
