@@ -146,7 +146,8 @@ static void note_kept(struct store *store, struct store_job *job, uint64_t *slot
         job->hit += (uint32_t)bytes;
     if (job->kind == JOB_RELINK && hit)
         (void)__atomic_compare_exchange_n(slot, &value, value - STORE_FREQ_ONE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-    if (job->kind == JOB_EXPIRE && item->has_expiry)
+    /* A sweep that was cut short by the job has reset min_expiry. */
+    if (job->kind != JOB_WEIGH && item->has_expiry)
         store_min(&store->segments[job->segment].min_expiry, item->expiry);
 }
 
@@ -273,6 +274,7 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
         if (!settle(worker, job, &entries[i])) {
             /* Another segment may be all dead meanwhile: this one must not stand in its way. */
             uint64_t done = (uint64_t)(entries[i].location - store_segment_location(store, job->segment)) - from;
+            store_poke(&segment->min_expiry, (uint64_t)0); /* To be found out. */
             put_back(store, job, (enum store_pool)segment->pool);
             return done;
         }

@@ -340,6 +340,32 @@ static void test_a_hot_segment_goes_round_whole(void **state)
     stop(&f);
 }
 
+static void test_going_round_renews_the_earliest_expiry(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, (size_t)16 << 20, STORE_EVICT);
+    for (uint64_t id = 0; stats_of(&f).evictions == 0; id++) {
+        assert_int_equal(try_put(&f, id, 500, 100000 + id), STORE_OK);
+        (void)get(&f, id);
+        (void)get(&f, id);
+    }
+    /* As if sweeps had begun everywhere, and were cut short by what follows. */
+    for (uint32_t i = 0; i < f.store->fresh; i++)
+        f.store->segments[i].min_expiry = STORE_NEVER;
+    for (uint64_t id = 1000000; id < 1010000; id++) {
+        put(&f, id, 500);
+        (void)get(&f, id);
+    }
+    uint32_t round = 0;
+    for (uint32_t i = f.store->pool[POOL_KEPT].head; i != STORE_NONE; i = f.store->segments[i].next, round++)
+        assert_true(f.store->segments[i].last_expiry == STORE_NO_EXPIRY || f.store->segments[i].min_expiry < 200000);
+    assert_true(round > 10);
+    for (uint32_t i = 0; i < f.store->fresh; i++)
+        f.store->segments[i].min_expiry = 0;
+    stop(&f);
+}
+
 static void test_copying_is_bounded_by_writing(void **state)
 {
     (void)state;
@@ -512,6 +538,7 @@ int main(void)
         cmocka_unit_test(test_an_item_that_grew_is_on_trial_again),
         cmocka_unit_test(test_shifts_of_size_do_not_calcify),
         cmocka_unit_test(test_a_hot_segment_goes_round_whole),
+        cmocka_unit_test(test_going_round_renews_the_earliest_expiry),
         cmocka_unit_test(test_copying_is_bounded_by_writing),
         cmocka_unit_test(test_the_unused_ends_of_segments_are_not_dead),
         cmocka_unit_test(test_dead_space_goes_first),
