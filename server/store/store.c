@@ -18,6 +18,7 @@
 #define MIN_SEGMENT_SHIFT 16U               /* 64 KiB */
 #define MAX_SEGMENT_SHIFT 20U               /* 1 MiB */
 #define SEGMENTS_WANTED   256U
+#define RESERVE_MOST      8U /* Segments of the reserve beyond three, with STORE_EVICT. */
 #define BUCKET_STEP       1024U /* The index is charged in steps of 64 KiB. */
 #define LARGE_RANGE       4U    /* Addresses for large items, in times of the memory. */
 #define GHOST_SHARE       128U  /* Of the memory, for ghosts. */
@@ -38,6 +39,11 @@ static uint64_t boottime_ms(void *context)
 static unsigned log2_floor(uint64_t n)
 {
     return 63U - (unsigned)__builtin_clzll(n);
+}
+
+static uint32_t least_of(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
 }
 
 static size_t round_up(size_t n, size_t unit)
@@ -138,7 +144,9 @@ static void init_parts(struct store *store, const struct layout *at)
     store->segment_count = at->segment_count;
     store->segment_shift = at->segment_shift;
     store->item_max = store_segment_bytes(store) / 4;
-    store->reserve = 3 + at->segment_count / 64;
+    /* What evicts can always evict instead of moving. */
+    bool refuse = store->config.eviction == STORE_REFUSE;
+    store->reserve = 3 + (refuse ? at->segment_count / 64 : least_of(at->segment_count / 128, RESERVE_MOST));
     store->classes = at->segment_count >= CLASSES_FROM ? STORE_CLASSES : 1;
     store->fixed = round_up(at->fixed_end, STORE_PAGE);
     store->bucket_count = BUCKET_STEP / 2;

@@ -28,7 +28,7 @@
 
 static uint32_t low_water(const struct store *store)
 {
-    return store->reserve + 1 + store->segment_count / 128;
+    return store->reserve + 1 + store->segment_count / 256;
 }
 
 static bool try_maintain(struct store *store)

@@ -16,7 +16,7 @@
 #define RECLAIM_AT_ONCE 64U
 #define WRITE_AHEAD     512U /* Bytes before an open segment's end that are fetched for writing. */
 #define COPY_PER_BYTE   3U /* Bytes that may be copied for each byte written, */
-#define COPY_BURST      6U /* and segments that may be saved up. */
+#define COPY_BURST      16U /* and segments that may be saved up. */
 #define SHORT_TTL_MS    4000U
 
 /* ---- lists; the mutex is held ---- */
