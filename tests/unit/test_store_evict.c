@@ -485,6 +485,8 @@ static void test_a_renewed_item_outlives_its_segment(void **state)
     for (uint64_t id = 20000; id < 32000; id += 100) {
         struct store_key key = key_of(&f, &id);
         assert_int_equal(store_expire(f.worker, &key, id % 200 == 0 ? 1000000 : STORE_NEVER), STORE_OK);
+        uint64_t *slot, value = store_index_get(f.store, &key, &slot);
+        assert_true(f.store->segments[store_segment_of(f.store, store_slot_location(value))].last_expiry >= 1000);
     }
     f.clock.now_ms += 11001;
     for (uint64_t id = 100000; id < 115000; id++)
@@ -524,6 +526,18 @@ static void test_expiries_of_any_length(void **state)
         f.clock.now_ms += 1;
         assert_int_equal(store_get(f.worker, &key, &view), ttls[to] <= 4000 ? STORE_ABSENT : STORE_OK);
         store_quiesce(f.worker);
+    }
+    /* Where all of the lower bits are ones, which would mean never. */
+    for (uint64_t high = 1; high <= 5; high++) {
+        uint64_t ttl = (high << 32) - 1 - store_now(f.store), id = high;
+        struct store_key key = key_of(&f, &id);
+        struct store_view view;
+        for (unsigned changed = 0; changed < 2; changed++) {
+            assert_int_equal(try_put(&f, id, 10, changed != 0 ? ttl - 1 : ttl), STORE_OK);
+            assert_int_equal(store_expire(f.worker, &key, ttl), STORE_OK);
+            assert_int_equal(store_get(f.worker, &key, &view), STORE_OK);
+            assert_true(view.ttl_ms == ttl);
+        }
     }
     stop(&f);
 }
