@@ -12,7 +12,7 @@ twice, so that none of them still takes memory from the system for the first tim
     matrix    GET, PUT and 90 % GET, pipelines of 1, 16, 64 and 256, 1 M keys, values of 64 bytes
     latency   an open loop at half of Redis's throughput, P=16
     memory    resident bytes of 2 M items
-    values    values of 1 KiB, 64 KiB and 1 MiB, P=16
+    values    values of 1 KiB (P=16), 64 KiB and 1 MiB (8 connections, P=4)
     keys      20 M keys, P=64: one server after the other, for the memory that they need
 
 FOLDER/report.md is the report, beside it are its charts and samples.json with all that was measured.  --append adds to
@@ -38,6 +38,7 @@ from samples import Cell, Collection, sample_of
 RATIOS = {"get": "1:0", "put": "0:1", "mix": "90:10"}
 PARTS = ("matrix", "latency", "memory", "values", "keys")
 KEY_BYTES, VALUE_BYTES, CONNECTIONS = 16, 64, 50
+LONG_BYTES, LONG_CONNECTIONS, LONG_PIPELINE = 64 << 10, 8, 4  # for long values: at most 32 are on their way
 ROOM_PER_ITEM = 200  # bytes of a server's limit for each item of 64 bytes, so that nothing is evicted
 
 
@@ -90,11 +91,16 @@ class Bench:
     def heat(self, server: Running, keys: int, value_bytes: int) -> None:
         """Put as many items again: what a server writes later is then memory that it has touched before."""
         self.load(server, "--keys", str(keys), "-d", str(value_bytes), "-n", str(max(keys, 1000)), "--warm-up", "0",
-                  "--ratio", "0:1", "-P", "256" if value_bytes <= 1024 else "4", "--timeout", "60s")
+                  "--ratio", "0:1", "--timeout", "60s", "-P", "256", *self.shape(value_bytes))
+
+    @staticmethod
+    def shape(value_bytes: int) -> tuple[str, ...]:
+        """Fewer requests on their way with long values."""
+        return ("-c", str(LONG_CONNECTIONS), "-P", str(LONG_PIPELINE)) if value_bytes >= LONG_BYTES else ()
 
     def start(self, stack: ExitStack, keys: int, value_bytes: int, names: list[str]) -> list[Running]:
         """Servers that hold every key and are warm."""
-        room = keys * (ROOM_PER_ITEM if value_bytes < 1024 else 3 * value_bytes)
+        room = keys * ROOM_PER_ITEM if value_bytes < 1024 else max(1024 * MIB, 3 * keys * value_bytes)
         setting = Setting(memory=max(64 * MIB, room), value_bytes=value_bytes)
         running = [stack.enter_context(Running(name, self.build, setting)) for name in names]
         for server in running:
@@ -106,7 +112,8 @@ class Bench:
         """One sample."""
         result = self.load(server, "-P", str(cell.pipeline), "--keys", str(cell.keys), "-d", str(cell.value_bytes),
                            "--ratio", RATIOS[cell.op], "--duration", f"{int(self.scale.seconds * 1000)}ms",
-                           "--warm-up", f"{int(self.scale.warm_up_s * 1000)}ms", "--seed", str(time.time_ns() % 10**9), *more)
+                           "--warm-up", f"{int(self.scale.warm_up_s * 1000)}ms", "--seed", str(time.time_ns() % 10**9),
+                           *self.shape(cell.value_bytes), *more)
         if server.name != NULL and result["misses"] > result["gets"] / 100:
             raise SystemExit(f"{server.name} misses {result['misses']} of {result['gets']}: it has lost items")
         self.collection.samples.append(sample_of(cell, result))
@@ -163,7 +170,8 @@ class Bench:
                 for _ in range(self.scale.rounds):
                     for op in ("get", "put"):
                         for server in running:
-                            self.measure(server, Cell("values", server.name, op, 16, value_bytes, keys))
+                            depth = LONG_PIPELINE if value_bytes >= LONG_BYTES else 16
+                            self.measure(server, Cell("values", server.name, op, depth, value_bytes, keys))
 
     def keys(self) -> None:
         """More keys than the processor's caches hold."""
