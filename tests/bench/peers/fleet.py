@@ -41,7 +41,7 @@ def version(name: str, build: Path) -> str:
         return name
     flag = "-V" if name == MEMCACHED else "--version"
     text = subprocess.run([path, flag], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    return text.split(" sha=")[0].removeprefix("Redis server v=")
+    return text.split(" sha=")[0].replace("Redis server v=", "Redis ")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class Report:
         ours, null = (self.value(part, s, "per_second", **wanted) for s in (CRABCACHE, NULL))
         return ours / null if ours and null else None
 
+    @property
+    def busy(self) -> bool:
+        """Whether other work had the processor, too: then only CPU time says something."""
+        return "caution" in self.all.about
+
     def judged(self, what: str, value: float | None, wanted: float | None, unit: str = "x") -> str:
         """A ratio with its verdict; what is missed is noted."""
         if value is None:
@@ -80,9 +85,14 @@ class Report:
         kinds: list[tuple[str, dict[int, float], Callable[..., float | None], str]] = [
             ("times Redis's requests per CPU second", WANTED_REDIS, lambda **k: self.times("matrix", REDIS, **k), "x"),
             ("times memcached's", WANTED_MEMCACHED, lambda **k: self.times("matrix", MEMCACHED, **k), "x"),
-            ("share of the null server's throughput", WANTED_NULL, lambda **k: self.share_of_null("matrix", **k), "%"),
+            ("share of the null server's requests per CPU second", {}, lambda **k: self.times("matrix", NULL, **k), "%"),
         ]
+        if not self.busy:
+            kinds.append(("share of the null server's throughput", WANTED_NULL,
+                          lambda **k: self.share_of_null("matrix", **k), "%"))
         for op in ("get", "put", "mix"):
+            if not self.all.find("matrix", op=op):
+                continue
             for label, wanted, ratio, unit in kinds:
                 row = [f"{OPS[op]}, {label}"]
                 for depth in self.depths():
@@ -204,6 +214,8 @@ class Report:
             charts[f"cpu-{op}.svg"] = bars(f"{OPS[op]}: requests per second of the server's CPU",
                                            "16-byte keys out of 1 M, 64-byte values, 50 connections, pipelines of P",
                                            groups, per_cpu)
+            if self.busy:
+                continue
             charts[f"throughput-{op}.svg"] = bars(f"{OPS[op]}: requests per second",
                                                   "one CPU for the server, one for the load; null: the limit of the kernel",
                                                   groups, rate)

@@ -114,6 +114,9 @@ class Bench:
                            "--ratio", RATIOS[cell.op], "--duration", f"{int(self.scale.seconds * 1000)}ms",
                            "--warm-up", f"{int(self.scale.warm_up_s * 1000)}ms", "--seed", str(time.time_ns() % 10**9),
                            *self.shape(cell.value_bytes), *more)
+        if result["requests"] == 0:
+            say(f"{server.name} got no CPU time at all: this sample is left out")
+            return
         if server.name != NULL and result["misses"] > result["gets"] / 100:
             raise SystemExit(f"{server.name} misses {result['misses']} of {result['gets']}: it has lost items")
         self.collection.samples.append(sample_of(cell, result))
@@ -204,7 +207,11 @@ def about(build: Path, servers: list[str], scale: Scale) -> dict[str, str]:
                 if line.startswith("model name")), platform.machine())
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     changed = "" if not output_of("git", "status", "--porcelain", "--untracked-files=no") else ", changed"
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1) / 2
+    caution = {"caution": "other work had the processor, too: requests/s and latencies are those of a busy machine; "
+                          "CPU times are what to compare, and somewhat too high for all"} if busy else {}
     return {
+        **caution,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": f"{cpu}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB; Linux {platform.release()}; load average "
                    f"{os.getloadavg()[0]:.1f} at the start",
