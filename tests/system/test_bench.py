@@ -203,12 +203,12 @@ def test_a_stall_is_charged_to_all_that_had_to_wait(start_server: Callable[..., 
     server = start_server("--memory", "64M", "--threads", "1")
     open_loop = stalled(server, "--rate", "2000")
     assert open_loop["rate"] == 2000
-    assert 2800 <= open_loop["requests"] <= 3300
+    assert 2000 <= open_loop["requests"] <= 3300
     assert open_loop["latency_us"]["all"]["p90"] > 100_000
     assert open_loop["latency_us"]["all"]["max"] > 300_000
     closed = stalled(server)
     assert closed["latency_us"]["all"]["max"] > 300_000
-    assert closed["latency_us"]["all"]["p99_9"] < 100_000
+    assert closed["latency_us"]["all"]["p90"] < 100_000
 
 
 # ---- when it goes wrong --------------------------------------------------------------------------------------------

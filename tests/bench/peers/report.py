@@ -154,7 +154,8 @@ class Report:
                     self.lost.append(f"{OPS[cell.op]} of {cell.value_bytes // 1024:,} KiB: {server} needs less CPU time")
         if not rows:
             return []
-        return ["### Longer values (1 KiB: 50 connections, P=16; others: 8 connections, P=4)", "", *table(["", "requests/s", "MB/s", "CPU ns", "CrabCache, times"], rows)]
+        return ["### Longer values (1 KiB: 50 connections, P=16; others: 8 connections, P=4)", "",
+                *table(["", "requests/s", "MB/s", "CPU ns", "CrabCache, times"], rows)]
 
     def latency(self) -> list[str]:
         """The open loop."""
