@@ -175,7 +175,6 @@ static void ask_for_huge_pages(const struct store *store)
     if (store->limit < HUGE_FROM)
         return;
     madvise(store->buckets, store->bucket_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
-    madvise(store->overflow, store->overflow_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
     madvise(store_at(store, store->arena_at), (size_t)store->segment_count << store->segment_shift, MADV_HUGEPAGE);
 }
 

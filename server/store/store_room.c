@@ -21,8 +21,9 @@
 #define PAY_MOST      65536U  /* Bytes written that are owed for at the most. */
 #define PAY_RATE      8U
 #define PAY_RATE_MORE 16U
-#define WAITS         2000U /* For views of other workers: some 50 ms. */
-#define TURNS         20000U /* For another's turn at making room, which is never long unless it was preempted: 1 s. */
+#define YIELDS        4U     /* Then who waits sleeps: it may be the others who need the processor. */
+#define WAITS         500U   /* For views of other workers: some 50 ms. */
+#define TURNS         10000U /* For another's turn at making room, which is never long unless it was preempted: 1 s. */
 #define WAIT_US       50U
 #define ROOM_STEPS    100000U
 
@@ -76,10 +77,10 @@ static void wait_for_others(struct store_worker *worker, unsigned waits)
     __atomic_fetch_add(&store->waited, 1, __ATOMIC_RELAXED);
     if (!worker->has_views)
         store_publish(&worker->epoch, (uint64_t)0);
-    if (waits % 4 == 3)
-        usleep(WAIT_US);
-    else
+    if (waits < YIELDS)
         sched_yield();
+    else
+        usleep(WAIT_US);
     (void)store_enter(worker);
 }
 
