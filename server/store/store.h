@@ -195,7 +195,7 @@ enum store_result store_get_value(struct store_worker *worker, const struct stor
 /**
  * @brief As store_get(), giving the item a new time to live in the same step. The version stays.
  * @param ttl_ms  >= 1 or STORE_NEVER.
- * @return STORE_OK, STORE_ABSENT, or STORE_NO_MEMORY: the item has no expiry yet, and there is no room for one.
+ * @return STORE_OK, STORE_ABSENT, or STORE_NO_MEMORY: the item has no room for that expiry, and there is none for a copy.
  */
 enum store_result store_touch(struct store_worker *worker, const struct store_key *key,
                               uint64_t ttl_ms, struct store_view *view);

@@ -10,6 +10,8 @@
  * Invariants: an item whose version was seen keeps it, by a field; a drained segment is retired when no slot names
  * any of its items.
  */
+#include <sched.h>
+
 #include "server/store/store_drain.h"
 
 #define SWEEP_INTERVAL_MS 1000U
@@ -298,7 +300,8 @@ uint64_t store_drain_large(struct store_worker *worker, uint32_t page, enum stor
     uint64_t *slot = store_index_slot_of(store, home, location);
     if (slot == NULL) {
         store_index_unlock(home);
-        return 1; /* Somebody is about to retire it. */
+        sched_yield(); /* Somebody is about to retire it. */
+        return STORE_PAGE;
     }
     uint64_t value = store_load(slot);
     bool gone = is_gone(store, location);

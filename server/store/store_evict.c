@@ -31,7 +31,7 @@
 #define REFUSE_DEAD_MIN 20U   /* With STORE_REFUSE, where 1/20 of what was written is. */
 #define RELINK_SHARE    80U   /* Of a segment's bytes, in percent, hit: it goes round whole; */
 #define RELINK_SPENT    40U   /* when nothing may be copied. */
-#define RELINKS_MOST    16U   /* In a row, before something must go. */
+#define RELINKS_MOST    8U    /* In a row, before something must go. */
 #define HITS_MOST       3U
 
 unsigned store_hits_needed(const struct store *store, uint64_t bytes)

@@ -159,7 +159,7 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
     if (page == STORE_NONE) {
         store->committed -= pages * STORE_PAGE;
         store_update_available(store);
-        store_poke(&store->large_wanted, pages);
+        store_poke(&store->large_wanted, store->config.eviction == STORE_EVICT ? pages : 0);
     } else {
         mark_pages(store, page, pages, true);
         mark_start(store, page, true);

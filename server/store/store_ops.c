@@ -294,8 +294,11 @@ static enum store_result get(struct store_worker *worker, const struct store_key
         if (value == 0)
             break;
         uint64_t location = store_slot_location(value);
-        if (flushed_away(store, flushed, location))
-            break;
+        if (flushed_away(store, flushed, location)) {
+            if (store_load(&store->flushed) == flushed)
+                break;
+            continue; /* That flush is over, and this may have been published since. */
+        }
         struct store_item item;
         store_item_read(store_at(store, location), &item);
         if (item.expiry != STORE_NEVER && item.expiry <= (now = store_now(store))) {

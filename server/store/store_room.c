@@ -104,14 +104,19 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
     struct store *store = worker->store;
     uint64_t bytes = need->large ? store_large_pages(need->bytes) * STORE_PAGE : 0;
     uint32_t wanted = low_water(store) + (uint32_t)(bytes >> store->segment_shift) + 1;
+    uint32_t best = 0; /* Steps that bring more than there was do not count. */
     unsigned waits = 0, turns = 0;
     for (unsigned steps = 0; steps < ROOM_STEPS; steps++) {
         store_refresh(worker);
         if (take_room(worker, need, place))
             return true;
-        uint32_t waiting = store_reclaim(store);
+        uint32_t waiting = store_reclaim(store), available = store_peek(&store->available) + waiting;
         if (take_room(worker, need, place))
             return true;
+        if (available > best) {
+            best = available;
+            steps = 0;
+        }
         bool mine = try_maintain(store);
         uint64_t done = mine ? step(worker, wanted) : 0;
         if (mine)
@@ -125,7 +130,7 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
             return take_room(worker, need, place);
         unsigned *spent = mine ? &waits : &turns;
         if (*spent >= (mine ? most_waits(worker) : TURNS))
-            return give_up(worker);
+            return mine && !worker->has_views ? give_up(worker) : false;
         wait_for_others(worker, (*spent)++);
     }
     return false;
