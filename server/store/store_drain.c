@@ -135,7 +135,7 @@ static enum fate judge(const struct store *store, enum store_job_kind kind, enum
         return FATE_MOVE;
     if (kind != JOB_EVICT)
         return FATE_KEEP;
-    return store_peek(&store->copy_tokens) > 0 && deserves(store, pool, slot, bytes, &freq) ? FATE_MOVE : FATE_DROP;
+    return !store->hurry && store_peek(&store->copy_tokens) > 0 && deserves(store, pool, slot, bytes, &freq) ? FATE_MOVE : FATE_DROP;
 }
 
 /* What jobs do with an item that stays where it is. Its bucket is locked. */
@@ -267,6 +267,8 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
     struct store *store = worker->store;
     struct store_segment *segment = &store->segments[job->segment];
     struct entry entries[STORE_SLICE];
+    if (store->hurry && (job->kind == JOB_WEIGH || job->kind == JOB_RELINK))
+        *job = (struct store_job){.kind = JOB_EVICT, .segment = job->segment, .seq = job->seq};
     /* Of a sweep: after the reset of min_expiry in the one order of both. See store_segment_keep(). */
     uint32_t used = __atomic_load_n(&segment->used, __ATOMIC_SEQ_CST), from = job->at;
     if (job->kind != JOB_EXPIRE && store_segment_live(segment) >> 32 == 0)
@@ -278,7 +280,7 @@ uint64_t store_drain_slice(struct store_worker *worker, struct store_job *job, u
             uint64_t done = (uint64_t)(entries[i].location - store_segment_location(store, job->segment)) - from;
             store_poke(&segment->min_expiry, (uint64_t)0); /* To be found out. */
             put_back(store, job, (enum store_pool)segment->pool);
-            return done;
+            return i == 0 ? 0 : done; /* Passing over what is dead brings nothing. */
         }
     }
     uint64_t done = job->at - from + 1;

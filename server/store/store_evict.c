@@ -16,6 +16,8 @@
  * What is copied is paid for by what is written (store_earn). When that is used up nothing is compacted, and what
  * would have moved is evicted; but a segment that is mostly hit goes round whole, uncopied (JOB_WEIGH, JOB_RELINK).
  *
+ * A write that has waited for long enough is in a hurry (store_room.c): then what is oldest goes, hit or not.
+ *
  * Invariants: every loop is bounded; a job's segment is DRAINING and nobody else touches it.
  */
 #include "server/store/store_drain.h"
@@ -204,7 +206,7 @@ static uint64_t evict(struct store_worker *worker)
         return 0;
     if (oldest.page != STORE_NONE)
         return store_drain_large(worker, oldest.page, LARGE_IF_HIT);
-    bool may_relink = pool != POOL_SMALL && store->relinks < RELINKS_MOST;
+    bool may_relink = pool != POOL_SMALL && store->relinks < RELINKS_MOST && !store->hurry;
     bool spent = store_peek(&store->copy_tokens) <= 0;
     begin_job(store, may_relink ? JOB_WEIGH : JOB_EVICT, oldest.segment);
     store->job.least = store_segment_bytes(store) / 100 * (spent ? RELINK_SPENT : RELINK_SHARE);

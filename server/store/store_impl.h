@@ -268,6 +268,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     enum store_pool sweep_pool;
     uint64_t sweep_after;
     bool sweeping;
+    bool hurry; /**< Evict without sparing what was hit. */
 
     _Alignas(64) int64_t copy_tokens;  /**< Atomic: bytes that eviction and compaction may copy. */
     int64_t pool_live[POOL_COUNT];     /**< Atomic: live bytes, as of when each segment was last counted. */

@@ -26,6 +26,7 @@
 #define TURNS         10000U /* For another's turn at making room, which is never long unless it was preempted: 1 s. */
 #define WAIT_US       50U
 #define ROOM_STEPS    100000U
+#define HURRY_STEPS   64U /* Slices for each segment wanted, after which nothing is spared any more. */
 
 static uint32_t low_water(const struct store *store)
 {
@@ -105,7 +106,7 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
     uint64_t bytes = need->large ? store_large_pages(need->bytes) * STORE_PAGE : 0;
     uint32_t wanted = low_water(store) + (uint32_t)(bytes >> store->segment_shift) + 1;
     uint32_t best = 0; /* Steps that bring more than there was do not count. */
-    unsigned waits = 0, turns = 0;
+    unsigned waits = 0, turns = 0, slices = 0, patience = HURRY_STEPS * (1 + (unsigned)(bytes >> store->segment_shift));
     for (unsigned steps = 0; steps < ROOM_STEPS; steps++) {
         store_refresh(worker);
         if (take_room(worker, need, place))
@@ -118,9 +119,13 @@ bool store_make_room(struct store_worker *worker, const struct store_need *need,
             steps = 0;
         }
         bool mine = try_maintain(store);
-        uint64_t done = mine ? step(worker, wanted) : 0;
-        if (mine)
+        uint64_t done = 0;
+        if (mine) {
+            store->hurry = slices++ >= patience;
+            done = step(worker, wanted);
+            store->hurry = false;
             end_maintain(store);
+        }
         if (done != 0)
             continue;
         uint32_t left = mine ? store_reclaim(store) : waiting;
