@@ -15,6 +15,12 @@
 
 #define BUFFER_BYTES ((size_t)4 << 20)
 
+#if defined(CRAB_YIELD) || defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define HOT_MEMORY ((size_t)8 << 20)
+#else
+#define HOT_MEMORY ((size_t)256 << 20)
+#endif
+
 struct fixture {
     struct store_clock clock;
     struct store *store;
@@ -417,6 +423,33 @@ static void test_flush_frees_everything(void **state)
     stop(&f);
 }
 
+/* Everything has been read and would be spared: a large put takes its room all the same, at the first try. */
+static void test_a_large_item_among_hot_ones(void **state)
+{
+    (void)state;
+    struct fixture f;
+    size_t memory = HOT_MEMORY, len = memory / 4;
+    start(&f, memory, STORE_EVICT);
+    uint64_t count = memory / 84;
+    for (uint64_t id = 1; id <= count; id++)
+        assert_int_equal(put(&f, id, 60, STORE_NEVER), STORE_OK);
+    for (unsigned round = 0; round < 3; round++) {
+        for (uint64_t id = 1; id <= count; id++) {
+            struct store_view view;
+            (void)get(&f, id, &view);
+            store_quiesce(f.worker);
+        }
+    }
+    uint64_t large = count + 1;
+    struct store_key key = key_of(&f, &large);
+    uint8_t *value = calloc(1, len);
+    assert_non_null(value);
+    struct store_put_args args = {.value = value, .value_len = len, .ttl_ms = STORE_NEVER};
+    assert_int_equal(store_put(f.worker, &key, &args, NULL), STORE_OK);
+    free(value);
+    stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_refuse_fills_and_overwrites),
         cmocka_unit_test(test_refuse_takes_expired_items_for_dead),
         cmocka_unit_test(test_flush_frees_everything),
+        cmocka_unit_test(test_a_large_item_among_hot_ones),
     };
     return cmocka_run_group_tests_name("store_memory", tests, NULL, NULL);
 }
