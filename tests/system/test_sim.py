@@ -19,9 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("sim") / "crabcache-sim"
-    sources = sorted(str(path) for path in (ROOT / "tests" / "bench" / "sim").glob("*.c"))
-    subprocess.run(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-fsanitize=address,undefined",
-                    "-fno-sanitize-recover=all", f"-I{ROOT}", *sources, "-o", str(program), "-llzma", "-lm"],
+    folders = (ROOT / "tests" / "bench" / "sim", ROOT / "server" / "store")
+    sources = sorted(str(path) for folder in folders for path in folder.glob("*.c"))
+    subprocess.run(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-pthread", "-fsanitize=address,undefined",
+                    "-fno-sanitize-recover=all", f"-I{ROOT}", *sources, "-o", str(program), "-llzma", "-lxxhash", "-lm"],
                    check=True, timeout=120)
     return program
 
