@@ -109,7 +109,7 @@ uint32_t conn_wanted(const struct conn *c)
 {
     if (c->state == CONN_DRAINING)
         return EPOLLIN;
-    return c->out.data != NULL || c->runnable ? EPOLLOUT : EPOLLIN;
+    return c->out.data != NULL || c->runnable ? EPOLLOUT : EPOLLIN | EPOLLRDHUP | EPOLLET;
 }
 
 /* --------------------------------------------------------------------------------------------- sending */
@@ -203,6 +203,7 @@ static enum conn_moved receive_frame(struct conn_io *io, struct conn *c)
     if (!room_in_frame(io, c, &to, &room)) {
         refuse(io, c, c->in.data, c->held);
         drop_input(io, c);
+        c->rest = true; /* nothing was received */
         return CONN_MORE;
     }
     enum conn_moved got = conn_receive(io, c, to, room, &len);

@@ -94,6 +94,7 @@ struct conn {
     uint8_t state;                     /**< An enum conn_state. */
     uint8_t list;                      /**< Which of the roster's lists `link` is in. */
     bool small;                        /**< What it received last was little. */
+    bool rest;                         /**< The last receive may have left something: it did not end for want of it. */
     bool runnable;                     /**< What is held may be executed without receiving more. */
     uint8_t head[DISPATCH_HEAD_BYTES]; /**< The start of a frame. */
 };
@@ -192,7 +193,10 @@ enum conn_debt conn_debt(const struct conn *c);
 /** @brief How much of what was sent the peer's machine has not taken yet. */
 size_t conn_unread(const struct conn *c);
 
-/** @brief What to wait for: EPOLLIN or EPOLLOUT. */
+/**
+ * @brief What to wait for: EPOLLIN or EPOLLOUT. Where only a next request is waited for, with EPOLLET: epoll then tells what
+ *        comes once, and whoever leaves some of it (conn.rest, or the end of the stream, EPOLLRDHUP) has to ask anew.
+ */
 uint32_t conn_wanted(const struct conn *c);
 
 #endif

@@ -106,6 +106,7 @@ enum conn_moved conn_receive(struct conn_io *io, struct conn *c, uint8_t *to, si
     do {
         got = recv(c->fd, to, room, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
+    c->rest = got == (ssize_t)room || got < 0;
     if (got < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? CONN_AGAIN : CONN_END;
     if (got == 0)

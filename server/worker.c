@@ -74,21 +74,22 @@ static void drop(struct worker *w, struct conn *c)
     atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
 }
 
-static bool watch(struct worker *w, struct conn *c, int operation)
+/* Tell epoll what to wait for; `anew`, even if it knows: it then looks whether that is there already. */
+static bool watch(struct worker *w, struct conn *c, int operation, bool anew)
 {
     struct epoll_event event = {.events = conn_wanted(c), .data.ptr = c};
-    if (operation == EPOLL_CTL_MOD && event.events == c->events)
+    if (event.events == c->events && !(anew && (event.events & EPOLLET) != 0))
         return true;
     c->events = event.events;
     return epoll_ctl(w->epoll_fd, operation, c->fd, &event) == 0;
 }
 
-/* What became of a connection in its turn. Returns whether it still stands. */
-static bool settle(struct worker *w, struct conn *c, bool stands)
+/* What became of a connection in its turn; `ends`: its stream has an end. Returns whether it still stands. */
+static bool settle(struct worker *w, struct conn *c, bool stands, bool ends)
 {
     if (stands)
         roster_place(&w->roster, c, dispatch_is_settled(w->io.dispatch, &c->session), w->io.now_ms);
-    if (!stands || !watch(w, c, EPOLL_CTL_MOD)) {
+    if (!stands || !watch(w, c, EPOLL_CTL_MOD, c->rest || ends)) {
         drop(w, c);
         return false;
     }
@@ -96,14 +97,14 @@ static bool settle(struct worker *w, struct conn *c, bool stands)
 }
 
 /* Go on with a connection. Returns whether it still stands. */
-static bool serve(struct worker *w, struct conn *c)
+static bool serve(struct worker *w, struct conn *c, bool ends)
 {
     if (c->state == CONN_GONE)
         return false;
     w->served = c;
     bool stands = conn_ready(&w->io, c);
     w->served = NULL;
-    return settle(w, c, stands);
+    return settle(w, c, stands, ends);
 }
 
 /*
@@ -121,12 +122,13 @@ static bool serve_all(struct worker *w, const struct epoll_event *events, int co
     w->io.ahead_len = 0;
     for (int i = 0; i < count; i++) {
         struct conn *c = events[i].data.ptr;
+        bool ends = (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
         if (c == NULL)
             woken = true;
-        else if (conn_receive_ahead(&w->io, c, &ahead[waiting].fetch))
+        else if (!ends && conn_receive_ahead(&w->io, c, &ahead[waiting].fetch))
             ahead[waiting++].conn = c;
         else
-            serve(w, c);
+            serve(w, c, ends);
     }
     for (unsigned i = 0; i < waiting; i++) {
         struct conn *c = ahead[i].conn;
@@ -139,7 +141,7 @@ static bool serve_all(struct worker *w, const struct epoll_event *events, int co
         w->served = c;
         bool stands = conn_run_ahead(&w->io, c);
         w->served = NULL;
-        settle(w, c, stands);
+        settle(w, c, stands, false);
     }
     return woken;
 }
@@ -149,7 +151,7 @@ static bool say_goodbye(struct worker *w, struct conn *c, uint16_t code)
     w->served = c;
     bool stands = c->out.data == NULL && conn_say_goodbye(&w->io, c, code);
     w->served = NULL;
-    return settle(w, c, stands);
+    return settle(w, c, stands, false);
 }
 
 /* Take the memory of the worst offender; see struct conn_relief. */
@@ -165,7 +167,7 @@ static bool give_up_one(void *context)
     conn_give_way(&w->io, c, CRAB_ERR_BUSY);
     roster_place(&w->roster, c, true, w->io.now_ms);
     if (c->state != CONN_GONE)
-        watch(w, c, EPOLL_CTL_MOD); /* if it fails, the deadline of its end still comes */
+        watch(w, c, EPOLL_CTL_MOD, false); /* if it fails, the deadline of its end still comes */
     return true;
 }
 
@@ -198,7 +200,7 @@ static void take_in(struct worker *w)
         c->opened_ms = w->io.now_ms;
         roster_add(&w->roster, c, w->io.now_ms);
         stats_add(&w->io.counters->connections_opened, 1);
-        if (!watch(w, c, EPOLL_CTL_ADD)) {
+        if (!watch(w, c, EPOLL_CTL_ADD, false)) {
             log_line(w->io.log, LOG_LEVEL_WARNING, "connection %d closed: epoll_ctl: %m", c->fd);
             drop(w, c);
         }
@@ -251,7 +253,7 @@ static void finish(void *context, struct conn *c)
     struct worker *w = context;
     for (int i = 0; i < STOP_ROUNDS; i++) {
         time_since_stop(w);
-        if (!serve(w, c) || c->state != CONN_OPEN || c->out.data != NULL)
+        if (!serve(w, c, false) || c->state != CONN_OPEN || c->out.data != NULL)
             return;
     }
 }

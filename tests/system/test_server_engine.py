@@ -7,6 +7,7 @@ import resource
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,35 @@ def exchange(peer: Peer, requests: bytes, reply_bytes: int) -> None:
         got = len(peer.socket.recv(min(reply_bytes, 1 << 20)))
         assert got > 0
         reply_bytes -= got
+
+
+# ---- nothing is left behind ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+@pytest.mark.parametrize("pings", [255, 256, 257, 512, 8191, 8192, 8193, 40_000])
+def test_a_pipeline_that_just_fills_a_buffer(start_server, tmp_path: Path, family: str, pings: int) -> None:
+    """Epoll tells of input once. What did not fit one receive, or just did, is executed all the same, and so is what comes
+    together with the end of the stream: 256 PINGs fill what is received ahead, 8192 the buffer of a worker."""
+    path = str(tmp_path / "socket")
+    server = start_server("--threads", "1", *(("--unix", path) if family == "unix" else ()))
+    with socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET) as s:
+        s.connect(path if family == "unix" else ("127.0.0.1", server.port))
+        s.settimeout(20)
+        for last in (False, False, True):
+            sender = threading.Thread(target=s.sendall, args=[wire.encode_request(wire.PingRequest()) * pings])
+            sender.start()
+            wanted = pings
+            while wanted > 0:
+                got = s.recv(wanted)
+                assert got == bytes([wire.ReplyOp.PONG]) * len(got) and got
+                wanted -= len(got)
+            sender.join()
+            if last:
+                s.sendall(wire.encode_request(wire.PingRequest()))
+                s.shutdown(socket.SHUT_WR)
+                assert s.recv(10) == bytes([wire.ReplyOp.PONG])
+                assert s.recv(10) == b""
 
 
 # ---- nothing is allocated ------------------------------------------------------------------------------------------

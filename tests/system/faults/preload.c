@@ -4,6 +4,9 @@
  *
  * FAULT_PERCENT is how often (0 to 100), FAULT_BYTES the most that one call moves (0: as it likes), FAULT_ACCEPT=1 makes
  * accept4() run out of descriptors now and then. What fails is drawn at random from a fixed seed.
+ *
+ * A receive that is cut short is as if the rest came later. The kernel would tell an edge-triggered epoll of the rest: so
+ * do_again() does.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -40,13 +43,45 @@ static int maybe_fail(int first, int second)
     return -1;
 }
 
+/* What epoll was told of each descriptor. */
+#define WATCHED_MAX 65536
+static struct {
+    _Atomic(int) epoll; /* the descriptor plus one; 0: of none */
+    _Atomic(uint32_t) events;
+    _Atomic(void *) data;
+} watched[WATCHED_MAX];
+
+int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+{
+    int (*real)(int, int, int, struct epoll_event *) =
+        (int (*)(int, int, int, struct epoll_event *))dlsym(RTLD_NEXT, "epoll_ctl");
+    if (fd >= 0 && fd < WATCHED_MAX && event != NULL) {
+        watched[fd].events = event->events;
+        watched[fd].data = event->data.ptr;
+        watched[fd].epoll = epoll + 1;
+    }
+    return real(epoll, operation, fd, event);
+}
+
+/* Let an edge come. */
+static void do_again(int fd)
+{
+    if (fd >= WATCHED_MAX || watched[fd].epoll == 0)
+        return;
+    struct epoll_event event = {.events = watched[fd].events, .data.ptr = watched[fd].data};
+    epoll_ctl(watched[fd].epoll - 1, EPOLL_CTL_MOD, fd, &event);
+}
+
 ssize_t recv(int fd, void *to, size_t len, int flags)
 {
     ssize_t (*real)(int, void *, size_t, int) = (ssize_t(*)(int, void *, size_t, int))dlsym(RTLD_NEXT, "recv");
     size_t most = setting("FAULT_BYTES");
     if (maybe_fail(EINTR, EAGAIN) != 0)
         return -1;
-    return real(fd, to, most != 0 && len > most ? most : len, flags);
+    ssize_t got = real(fd, to, most != 0 && len > most ? most : len, flags);
+    if (got > 0 && (size_t)got < len && (size_t)got == most)
+        do_again(fd);
+    return got;
 }
 
 ssize_t send(int fd, const void *from, size_t len, int flags)
