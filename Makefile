@@ -363,7 +363,7 @@ sim: $(SIM) ## Build crabcache-sim, the simulator of eviction policies (tests/be
 
 # ---- lint and warnings ----------------------------------------------------------------------------------------------
 
-PUBLIC_HEADERS := $(wildcard include/crabcache/*.h)
+PUBLIC_HEADERS := $(wildcard include/crabcache/*.h include/crabcache/adapters/*.h)
 HEADERS := $(PUBLIC_HEADERS) $(wildcard server/*.h server/store/*.h client/*.h client/*/*.h)
 TIDY    := $(patsubst %,build/lint/%.tidy,$(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(FUZZ_SRC))
 PY_SRC  := $(wildcard spec/*.py spec/*/*.py python/*/*.py tests/*/*.py tests/bench/*/*.py) tests/support/run-tests \
@@ -395,7 +395,8 @@ headers-alone:
 	    $(ALONE) | $$compiler -std=gnu11 $(CPPFLAGS_ALL) $(WARN_C) -Werror -fsyntax-only -x c -; \
 	done; done
 	@for header in $(PUBLIC_HEADERS:include/%=%); do for compiler in gcc clang; do \
-	    $(ALONE) | $$compiler -std=c11 -pedantic -Iinclude $(WARN_C) -Werror -fsyntax-only -x c -; \
+	    case $$header in */adapters/*) posix=-D_GNU_SOURCE;; *) posix=;; esac; \
+	    $(ALONE) | $$compiler -std=c11 -pedantic $$posix -Iinclude $(WARN_C) -Werror -fsyntax-only -x c -; \
 	    $(ALONE) | $$compiler -std=c++11 -pedantic -Iinclude $(WARN) -Werror -fsyntax-only -x c++ -; \
 	done; done
 
@@ -430,6 +431,8 @@ install: all ## Programs, library, headers, man pages, systemd units, below DEST
 	ln -sf libcrabcache.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
 	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libcrabcache.so"
 	install -m 644 include/crabcache/*.h "$(DESTDIR)$(INCLUDEDIR)/crabcache"
+	install -d "$(DESTDIR)$(INCLUDEDIR)/crabcache/adapters"
+	install -m 644 include/crabcache/adapters/*.h "$(DESTDIR)$(INCLUDEDIR)/crabcache/adapters"
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 	    -e 's|@VERSION@|$(VERSION)|' client/crabcache.pc.in >"$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc"
 	$(foreach n,1 3,$(if $(MAN$n),install -d "$(DESTDIR)$(MANDIR)/man$n" && \
@@ -446,9 +449,9 @@ uninstall: ## Remove what install has put there, but for a configuration that wa
 	rm -f "$(DESTDIR)$(LIBDIR)/libcrabcache.a" "$(DESTDIR)$(LIBDIR)/libcrabcache.so.$(VERSION)" \
 	    "$(DESTDIR)$(LIBDIR)/$(SONAME)" "$(DESTDIR)$(LIBDIR)/libcrabcache.so" \
 	    "$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc"
-	rm -f $(foreach h,$(wildcard include/crabcache/*.h),"$(DESTDIR)$(INCLUDEDIR)/crabcache/$(notdir $h)")
-	[ ! -d "$(DESTDIR)$(INCLUDEDIR)/crabcache" ] || \
-	    rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(INCLUDEDIR)/crabcache"
+	rm -f $(foreach h,$(PUBLIC_HEADERS),"$(DESTDIR)$(INCLUDEDIR)/$(h:include/%=%)")
+	for folder in crabcache/adapters crabcache; do [ ! -d "$(DESTDIR)$(INCLUDEDIR)/$$folder" ] || \
+	    rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(INCLUDEDIR)/$$folder"; done
 	rm -f $(foreach m,$(MAN1),"$(DESTDIR)$(MANDIR)/man1/$(notdir $m)") \
 	    $(foreach m,$(MAN3),"$(DESTDIR)$(MANDIR)/man3/$(notdir $m)")
 	rm -f "$(DESTDIR)$(UNITDIR)/crabcache-server.service" "$(DESTDIR)$(UNITDIR)/crabcache-server.socket" \

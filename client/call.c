@@ -8,6 +8,8 @@ static enum crab_status call(struct crab_conn *conn, const union crab_request *r
 {
     if (conn->state != CRAB_OK)
         return CRAB_E_BROKEN;
+    if (conn->events)
+        return conn_complain(conn, CRAB_E_INVALID, "a connection in an event loop cannot wait for a reply");
     if (conn->ring_count != 0)
         return conn_complain(conn, CRAB_E_PENDING, crab_status_text(CRAB_E_PENDING));
     struct net_deadline deadline = conn_deadline(conn);

@@ -26,7 +26,7 @@ static void *resize_by_libc(void *context, void *memory, size_t bytes)
     return realloc(memory, bytes);
 }
 
-static enum crab_status check_options(const struct crab_conn_options *options, struct crab_failure *failure)
+enum crab_status conn_check_options(const struct crab_conn_options *options, struct crab_failure *failure)
 {
     if (options->client_name != NULL && strlen(options->client_name) > CRAB_MAX_CLIENT_NAME)
         return net_fail(failure, CRAB_E_INVALID, 0, "the client name has more than %u bytes",
@@ -44,7 +44,7 @@ static enum crab_status check_options(const struct crab_conn_options *options, s
     return CRAB_OK;
 }
 
-static struct crab_conn *create(const struct crab_conn_options *options)
+struct crab_conn *conn_create(const struct crab_conn_options *options)
 {
     struct crab_allocator allocator = {.resize = resize_by_libc};
     if (options->allocator != NULL)
@@ -56,6 +56,8 @@ static struct crab_conn *create(const struct crab_conn_options *options)
     conn->fd = -1;
     conn->allocator = allocator;
     conn->check_tags = options->check_tags;
+    conn->log = options->log;
+    conn->log_context = options->log_context;
     conn->timeout_ms = options->timeout_ms != 0 ? options->timeout_ms : DEFAULT_TIMEOUT_MS;
     conn->max_reply = options->max_reply != 0 ? options->max_reply
                       : options->no_hello     ? MAX_REPLY_NO_HELLO
@@ -93,10 +95,10 @@ enum crab_status crab_conn_open(const struct crab_conn_options *options, struct 
     struct crab_failure unwanted;
     if (failure == NULL)
         failure = &unwanted;
-    enum crab_status status = check_options(options, failure);
+    enum crab_status status = conn_check_options(options, failure);
     if (status != CRAB_OK)
         return status;
-    struct crab_conn *made = create(options);
+    struct crab_conn *made = conn_create(options);
     if (made == NULL)
         return net_fail(failure, CRAB_E_NO_MEMORY, 0, "no memory for a connection");
 
@@ -113,18 +115,25 @@ enum crab_status crab_conn_open(const struct crab_conn_options *options, struct 
         failure->system_error = made->system_error;
         goto failed;
     }
+    conn_log(made, CRAB_LOG_INFO, "connected to %s", host);
     *conn = made;
     return CRAB_OK;
 
 failed:
+    conn_log(made, CRAB_LOG_WARNING, "no connection: %s", failure->text);
     crab_conn_close(made);
     return status;
 }
 
 void crab_conn_close(struct crab_conn *conn)
 {
-    if (conn == NULL)
+    if (conn == NULL || (conn->events && !event_close(conn)))
         return;
+    conn_destroy(conn);
+}
+
+void conn_destroy(struct crab_conn *conn)
+{
     struct crab_allocator allocator = conn->allocator;
     if (conn->fd >= 0)
         (void)close(conn->fd);
@@ -132,6 +141,8 @@ void crab_conn_close(struct crab_conn *conn)
     buffer_fini(&conn->out, &allocator);
     if (conn->ring != NULL)
         (void)allocator.resize(allocator.context, conn->ring, 0);
+    if (conn->waiters != NULL)
+        (void)allocator.resize(allocator.context, conn->waiters, 0);
     if (conn->late.entries != NULL)
         (void)allocator.resize(allocator.context, conn->late.entries, 0);
     (void)allocator.resize(allocator.context, conn, 0);

@@ -10,12 +10,16 @@
  *                          io.c    send while reading, receive, break
  *                          net.c   deadlines, connect          buffer.c  bytes
  *
+ *     event.c   the same connection in an event loop: nothing waits, completions      start.c   connect without waiting
+ *
  * Invariants
  * - The ring holds one entry for each request that gets a reply, oldest first; replies come in this order.
  * - `state` leaves CRAB_OK once and for ever, in conn_break() only, which closes the socket.
  * - A reply is given to a request only if the request can have such a reply and the tags agree; anything else breaks
  *   the connection, because an answer must never reach the wrong caller.
  * - Nothing that a caller passed in is kept after the call.
+ * - In an event loop (`events`) nothing waits, and callbacks run in crab_conn_process() and crab_conn_close() only
+ *   (`busy`); a connection that they close lives on until the outermost of these calls returns.
  */
 #ifndef CRABCACHE_CLIENT_INTERNAL_H
 #define CRABCACHE_CLIENT_INTERNAL_H
@@ -49,6 +53,20 @@ struct in_flight {
     uint8_t flags;
 };
 
+/** @brief What a request has besides, in an event loop or when its value goes to a sink; at the same place of a ring. */
+struct waiter {
+    uint64_t end_ns; /**< Its deadline on CLOCK_MONOTONIC, UINT64_MAX: none. */
+    crab_done done;  /**< NULL: crab_conn_next_reply() takes the reply. */
+    void *context;
+};
+
+/** @brief How far an event loop's connection is. */
+enum conn_phase {
+    CONN_READY = 0, /**< Also: made by crab_conn_open(). */
+    CONN_CONNECTING,
+    CONN_GREETING /**< HELLO or AUTH are not answered. */
+};
+
 /** @brief Quiet writes: how many are in flight [P-6.11.2], and, since the last barrier, was any of them sent? */
 struct quiet_span {
     uint32_t in_flight; /**< No reply to a later request has come yet; */
@@ -73,6 +91,11 @@ struct crab_conn {
     bool ended;            /**< The server ended the stream in order. */
     bool fatal;            /**< The server ended it with a fatal error: it executed nothing after that. */
     bool check_tags;
+    bool events;           /**< In an event loop. */
+    bool busy;             /**< Callbacks are running. */
+    bool close_wanted;     /**< One of them has closed the connection. */
+    bool told;             /**< Completions and on_state have heard that it broke. */
+    enum conn_phase phase;
     bool welcomed;         /**< There was a WELCOME: `info` is filled. */
     bool goaway;
     uint16_t goaway_code;
@@ -93,12 +116,24 @@ struct crab_conn {
     uint64_t sent_bytes;   /**< Ever; queued_bytes - sent_bytes are in `out`, or in the hands of a queue call. */
 
     struct in_flight *ring;
+    struct waiter *waiters;   /**< As many as `ring` has places; NULL: none is needed. */
     uint32_t ring_capacity; /**< A power of two, or 0. */
     uint32_t ring_first;
     uint32_t ring_count;
     uint32_t last_tag;
     struct quiet_span quiet;
     struct late_ring late;
+
+    uint64_t connect_end_ns;  /**< Until then it must be ready. */
+    uint64_t send_end_ns;     /**< Until then the socket must take something, if `out` is not empty. */
+    uint64_t wanted;          /**< Bytes that the frame at the front of `in` has, as far as is known. */
+    uint32_t greetings;       /**< Of HELLO and AUTH those that are not answered. */
+    unsigned told_events;     /**< What `loop.update` heard last. */
+    struct crab_loop loop;
+    void (*changed)(struct crab_conn *conn, enum crab_status state, void *context);
+    void *changed_context;
+    void (*log)(void *context, enum crab_log_level level, const char *line);
+    void *log_context;
 
     struct crab_server_info info;
     uint8_t server_name[CRAB_MAX_CLIENT_NAME];
@@ -133,13 +168,53 @@ enum crab_status conn_send(struct crab_conn *conn, struct crab_slice *tail, stru
  */
 enum crab_status conn_exchange(struct crab_conn *conn, uint64_t wanted, struct net_deadline *deadline);
 
+/**
+ * @brief Receive what is there, without waiting.
+ * @param conn a connection in state CRAB_OK
+ * @param wanted bytes that the input buffer should be able to hold
+ * @return CRAB_OK: some bytes; CRAB_EMPTY: none now; or what broke the connection
+ */
+enum crab_status conn_receive(struct crab_conn *conn, uint64_t wanted);
+
+/** @brief Write a line to the log, if there is one. */
+__attribute__((format(printf, 3, 4))) void conn_log(struct crab_conn *conn, enum crab_log_level level,
+                                                    const char *format, ...);
+
+/* ---- conn.c */
+
+/** @brief Check the options. @return CRAB_OK or CRAB_E_INVALID, `failure` filled */
+enum crab_status conn_check_options(const struct crab_conn_options *options, struct crab_failure *failure);
+
+/** @brief A connection without a socket. @return NULL: no memory */
+struct crab_conn *conn_create(const struct crab_conn_options *options);
+
+/** @brief Close the socket and free everything, without telling anybody. */
+void conn_destroy(struct crab_conn *conn);
+
+/* ---- event.c */
+
+/** @brief Tell the loop what is wanted now, if that has changed. */
+void event_update(struct crab_conn *conn);
+
+/** @brief Tell the loop that the socket is about to be closed. */
+void event_stop(struct crab_conn *conn);
+
+/** @brief End all requests and the loop's interest, because the owner closes the connection. @return false: later */
+bool event_close(struct crab_conn *conn);
+
+/** @brief Queue HELLO or AUTH: the connection is ready when all of them are answered. @return as crab_conn_queue() */
+enum crab_status event_greet(struct crab_conn *conn, const union crab_request *request);
+
+/** @brief The time on CLOCK_MONOTONIC by which something that begins now must end. */
+uint64_t event_deadline(const struct crab_conn *conn);
+
 /* ---- pipeline.c */
 
 /** @brief crab_conn_queue() under a deadline that is the caller's. */
 enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *request, uint32_t *tag,
                             struct net_deadline *deadline);
 
-/** @brief crab_conn_next_reply() under a deadline that is the caller's. */
+/** @brief crab_conn_next_reply() under a deadline that is the caller's; in an event loop CRAB_WAIT instead of waiting. */
 enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, struct net_deadline *deadline);
 
 /**
@@ -147,6 +222,12 @@ enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, s
  * @return CRAB_OK, or what broke the connection
  */
 enum crab_status conn_take_pushes(struct crab_conn *conn);
+
+/** @brief The request at the front of the ring, which must not be empty, as its waiter; NULL: it has none. */
+static inline struct waiter *conn_front(const struct crab_conn *conn)
+{
+    return conn->waiters != NULL ? &conn->waiters[conn->ring_first] : NULL;
+}
 
 /** @brief The deadline of a call that begins now. */
 static inline struct net_deadline conn_deadline(const struct crab_conn *conn)

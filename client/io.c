@@ -32,6 +32,18 @@ enum crab_status conn_complain(struct crab_conn *conn, enum crab_status status, 
     return status;
 }
 
+void conn_log(struct crab_conn *conn, enum crab_log_level level, const char *format, ...)
+{
+    char line[CRAB_FAILURE_TEXT + 64];
+    if (conn->log == NULL)
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    conn->log(conn->log_context, level, line);
+}
+
 enum crab_status conn_break(struct crab_conn *conn, enum crab_status status, int system_error,
                             const char *format, ...)
 {
@@ -51,8 +63,11 @@ enum crab_status conn_break(struct crab_conn *conn, enum crab_status status, int
     buffer_drop(&conn->out, buffer_used(&conn->out));
     if (status == CRAB_E_PROTOCOL) /* nothing behind the breach can be trusted */
         buffer_drop(&conn->in, buffer_used(&conn->in));
+    if (conn->events)
+        event_stop(conn); /* before the number can be another file's */
     (void)close(conn->fd);
     conn->fd = -1;
+    conn_log(conn, CRAB_LOG_WARNING, "connection lost: %s", conn->text);
     return status;
 }
 
@@ -190,6 +205,16 @@ static bool make_room(struct crab_conn *conn, uint64_t wanted)
     return buffer_reserve(in, &conn->allocator, room < READ_CRUMB ? READ_CRUMB : room);
 }
 
+static enum crab_status no_room(struct crab_conn *conn, uint64_t wanted)
+{
+    return conn_break(conn, CRAB_E_NO_MEMORY, 0, "no memory for a reply of %llu bytes", (unsigned long long)wanted);
+}
+
+enum crab_status conn_receive(struct crab_conn *conn, uint64_t wanted)
+{
+    return make_room(conn, wanted) ? receive_some(conn) : no_room(conn, wanted);
+}
+
 enum crab_status conn_exchange(struct crab_conn *conn, uint64_t wanted, struct net_deadline *deadline)
 {
     struct crab_slice nothing = {0};
@@ -197,7 +222,7 @@ enum crab_status conn_exchange(struct crab_conn *conn, uint64_t wanted, struct n
     if (status != CRAB_OK && status != CRAB_EMPTY)
         return status;
     if (!make_room(conn, wanted))
-        return conn_break(conn, CRAB_E_NO_MEMORY, 0, "no memory for a reply of %llu bytes", (unsigned long long)wanted);
+        return no_room(conn, wanted);
     short events = buffer_used(&conn->out) != 0 ? POLLIN | POLLOUT : POLLIN;
     short revents = 0;
     status = net_wait(conn->fd, events, deadline, &revents);

@@ -11,12 +11,24 @@
 
 #define RING_LEAST 64U
 
+/* In an event loop requests that are queued before WELCOME has named the server's bound. */
+#define EARLY_IN_FLIGHT 64U
+
 /* ---- queueing */
 
 static bool ring_grow(struct crab_conn *conn)
 {
     uint32_t capacity = conn->ring_capacity == 0 ? RING_LEAST : conn->ring_capacity * 2;
-    struct in_flight *ring = conn->allocator.resize(conn->allocator.context, conn->ring, capacity * sizeof *ring);
+    struct crab_allocator *allocator = &conn->allocator;
+    if (conn->events) { /* first, so that they are never fewer than the ring's places */
+        struct waiter *waiters = allocator->resize(allocator->context, conn->waiters, capacity * sizeof *waiters);
+        if (waiters == NULL)
+            return false;
+        for (uint32_t i = 0; i < conn->ring_first; i++)
+            waiters[conn->ring_capacity + i] = waiters[i];
+        conn->waiters = waiters;
+    }
+    struct in_flight *ring = allocator->resize(allocator->context, conn->ring, capacity * sizeof *ring);
     if (ring == NULL)
         return false;
     /* What had wrapped around moves behind the old end, where the ring now goes on. */
@@ -37,6 +49,8 @@ static void ring_push(struct crab_conn *conn, const struct crab_req_head *head)
         .op = head->op,
         .flags = head->flags,
     };
+    if (conn->waiters != NULL)
+        conn->waiters[place] = (struct waiter){.end_ns = conn->events ? event_deadline(conn) : UINT64_MAX};
     conn->ring_count++;
     conn->quiet.trailing = 0;
 }
@@ -75,11 +89,17 @@ static enum crab_status make_way(struct crab_conn *conn, const struct crab_req_h
 {
     bool answered = (head->flags & CRAB_FLAG_QUIET) == 0;
     /* The last place is for a request with a reply: nothing else ends quiet ones [P-6.11.2]. */
-    if (conn->ring_count + conn->quiet.in_flight >= conn->max_in_flight - (answered ? 0 : 1))
+    uint32_t limit = conn->phase == CONN_READY || conn->max_in_flight < EARLY_IN_FLIGHT + conn->greetings
+                         ? conn->max_in_flight
+                         : EARLY_IN_FLIGHT + conn->greetings;
+    if (conn->ring_count + conn->quiet.in_flight >= limit - (answered ? 0 : 1))
         return conn_complain(conn, CRAB_E_FULL, "as many requests are unanswered as may be");
     if (answered && conn->ring_count == conn->ring_capacity && !ring_grow(conn))
         return conn_complain(conn, CRAB_E_NO_MEMORY, "no memory for another request");
-    if (may_wait && buffer_used(&conn->out) + bytes > CONN_QUEUE_LIMIT) {
+    bool crowded = buffer_used(&conn->out) + bytes > CONN_QUEUE_LIMIT;
+    if (conn->events && crowded && buffer_used(&conn->out) != 0)
+        return conn_complain(conn, CRAB_E_FULL, "as many bytes are queued as may be");
+    if (!conn->events && may_wait && crowded) {
         struct crab_slice nothing = {0};
         enum crab_status status = conn_send(conn, &nothing, deadline);
         if (status == CRAB_E_FULL)
@@ -123,11 +143,13 @@ enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *re
 
     /* Slices of our own input buffer move when we read, so such a request is copied before anything else. */
     bool own = buffer_holds(&conn->in, head->key) || buffer_holds(&conn->in, head->value);
-    bool borrow = head->value.len >= CONN_COPY_LIMIT && !own;
+    bool borrow = head->value.len >= CONN_COPY_LIMIT && !own && !conn->events;
     size_t bytes = borrow ? size - head->value.len : size;
     status = make_way(conn, head, bytes, !own, deadline);
     if (status != CRAB_OK)
         return status;
+    if (conn->events && buffer_used(&conn->out) == 0)
+        conn->send_end_ns = event_deadline(conn);
     uint8_t *end = conn->out.data + conn->out.end;
     size_t written =
         borrow ? crab_request_encode_head(&message, end, bytes) : crab_request_encode(&message, end, bytes);
@@ -143,6 +165,10 @@ enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *re
     if (tag != NULL)
         *tag = head->tag;
 
+    if (conn->events) {
+        event_update(conn);
+        return CRAB_OK;
+    }
     if (borrow)
         return send_value(conn, head->value, deadline);
     if (buffer_used(&conn->out) < CONN_SEND_AT || own)
@@ -161,6 +187,8 @@ static void take_push(struct crab_conn *conn, const union crab_reply *push)
     if (push->head.op == CRAB_PUSH_GOAWAY) {
         conn->goaway = true;
         conn->goaway_code = push->goaway.code;
+        conn_log(conn, CRAB_LOG_WARNING, "the server is about to close the connection: %s",
+                 crab_error_text(push->goaway.code) != NULL ? crab_error_text(push->goaway.code) : "no known reason");
     }
     /* Pushes of a newer protocol are stepped over [P-11]. */
 }
@@ -310,6 +338,9 @@ enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, s
             return conn->state == CRAB_OK ? break_malformed(conn, &frame) : CRAB_E_BROKEN;
         } else if (conn->state != CRAB_OK) {
             return ended == CRAB_E_CLOSED ? explain_end(conn) : ended;
+        } else if (conn->events) {
+            conn->wanted = frame.size;
+            return CRAB_WAIT;
         } else {
             enum crab_status status = conn_exchange(conn, frame.size, deadline);
             if (status != CRAB_OK && status != CRAB_E_CLOSED)
@@ -348,6 +379,9 @@ enum crab_status crab_conn_queue(struct crab_conn *conn, const union crab_reques
 
 enum crab_status crab_conn_next_reply(struct crab_conn *conn, struct crab_result *result)
 {
+    struct waiter *front = conn->ring_count != 0 ? conn_front(conn) : NULL;
+    if (front != NULL && front->done != NULL)
+        return conn->state == CRAB_OK ? CRAB_WAIT : CRAB_E_BROKEN;
     struct net_deadline deadline = conn_deadline(conn);
     return conn_next(conn, result, &deadline);
 }
@@ -358,7 +392,11 @@ enum crab_status crab_conn_flush(struct crab_conn *conn)
         return CRAB_E_BROKEN;
     struct crab_slice nothing = {0};
     struct net_deadline deadline = conn_deadline(conn);
-    return conn_send(conn, &nothing, &deadline);
+    if (!conn->events)
+        return conn_send(conn, &nothing, &deadline);
+    enum crab_status status = conn->phase == CONN_CONNECTING ? CRAB_EMPTY : conn_send(conn, &nothing, NULL);
+    event_update(conn);
+    return status == CRAB_EMPTY ? CRAB_WAIT : status;
 }
 
 size_t crab_conn_in_flight(const struct crab_conn *conn)

@@ -14,6 +14,8 @@ const char *crab_status_text(enum crab_status status)
         return "the key is absent";
     case CRAB_EXISTS:
         return "the condition did not hold: another item stands under the key";
+    case CRAB_WAIT:
+        return "not yet: the call would have to wait";
     case CRAB_EMPTY:
         return "there is nothing to take";
     case CRAB_E_INVALID:
@@ -56,6 +58,7 @@ const char *crab_status_name(enum crab_status status)
         NAME(MISS);
         NAME(EXISTS);
         NAME(EMPTY);
+        NAME(WAIT);
         NAME(E_INVALID);
         NAME(E_NO_MEMORY);
         NAME(E_FULL);

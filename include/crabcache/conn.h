@@ -71,6 +71,12 @@ struct crab_allocator {
     void *context; /**< Passed to `resize`. */
 };
 
+/** @brief How important a line for the log is. */
+enum crab_log_level {
+    CRAB_LOG_INFO = 0,   /**< A connection was made. */
+    CRAB_LOG_WARNING = 1 /**< A connection broke, or could not be made. */
+};
+
 /** @brief How to open a connection.  All zeros means the defaults. */
 struct crab_conn_options {
     const char *host;        /**< Name or numeric address, or `/path` of a unix socket; NULL: "127.0.0.1". */
@@ -79,6 +85,9 @@ struct crab_conn_options {
     const void *secret;      /**< The secret of `user`; may be NULL if `secret_len` is 0. */
     size_t secret_len;       /**< Its length, at most 1024. */
     const struct crab_allocator *allocator; /**< Must outlive the connection; NULL: realloc() and free(). */
+    /** Told about the connection's life, by the thread that uses it, which must not call the library; NULL: nobody. */
+    void (*log)(void *context, enum crab_log_level level, const char *line);
+    void *log_context;       /**< Passed to `log`. */
     uint32_t timeout_ms;     /**< Of each call; 0: 5,000 ms; #CRAB_NO_TIMEOUT: none. */
     uint32_t max_in_flight;  /**< Unanswered requests at the most, 0: what the server allows (at most 65,536). */
     uint32_t max_reply;      /**< Longest reply accepted, in bytes; 0: enough for the server's longest value. */

@@ -7,7 +7,8 @@
  * - wire.h: the protocol's codec, generated, without sockets or allocation;
  * - status.h: what calls answer;
  * - conn.h: one connection to one server, with blocking calls;
- * - pipeline.h: many requests on their way at once on such a connection.
+ * - pipeline.h: many requests on their way at once on such a connection;
+ * - event.h: such a connection in an event loop; adapters for loops are in crabcache/adapters/, and not included here.
  */
 #ifndef CRABCACHE_CRABCACHE_H
 #define CRABCACHE_CRABCACHE_H
@@ -17,6 +18,7 @@
 #include "crabcache/status.h"
 #include "crabcache/conn.h"
 #include "crabcache/pipeline.h"
+#include "crabcache/event.h"
 
 CRAB_BEGIN_DECLS
 

@@ -26,6 +26,7 @@
 #ifndef CRABCACHE_PIPELINE_H
 #define CRABCACHE_PIPELINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,7 +42,8 @@ struct crab_result {
     enum crab_status status; /**< #CRAB_OK, #CRAB_MISS, #CRAB_EXISTS, #CRAB_E_SERVER or #CRAB_E_UNKNOWN_REPLY. */
     uint16_t error;          /**< With #CRAB_E_SERVER: the error, as `enum crab_error`. */
     uint8_t request;         /**< The request's op, `CRAB_OP_...`. */
-    uint8_t reply;           /**< The reply's op, `CRAB_REP_...`. */
+    uint8_t reply;           /**< The reply's op, `CRAB_REP_...`; 0 if there is none. */
+    bool outcome_unknown;    /**< (Completions) A write that failed after it was sent: it may have been executed. */
     uint32_t tag;            /**< The request's tag, if it had one. */
     uint32_t app_flags;      /**< Of META. */
     uint64_t version;        /**< Of META, STORED and EXISTS. */
@@ -296,7 +298,8 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_conn_quiet_flush_all(struct crab_co
  * @brief Send everything that is queued.
  * @param conn a connection
  * @return #CRAB_OK: all of it went to the system; #CRAB_E_FULL: as many replies are waiting as may be kept, take
- *         some and call again; or a failure, see @ref conn_failures
+ *         some and call again; #CRAB_WAIT: (event loops) the socket takes no more now; or a failure, see
+ *         @ref conn_failures
  * @threads The connection's thread.
  */
 CRAB_API CRAB_MUST_USE enum crab_status crab_conn_flush(struct crab_conn *conn);
@@ -305,8 +308,9 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_conn_flush(struct crab_conn *conn);
  * @brief Take the reply to the oldest unanswered request; if it is not there yet, send what is queued and wait.
  * @param conn a connection
  * @param[out] result the reply; an error of the server is in it, and no failure of this call
- * @return #CRAB_OK: `*result` is filled; #CRAB_EMPTY: every request is answered; or a failure, after which the
- *         reply did not come and no other will, see @ref conn_failures
+ * @return #CRAB_OK: `*result` is filled; #CRAB_EMPTY: every request is answered; #CRAB_WAIT: (event loops)
+ *         it is not here yet, or goes to its completion; or a failure, after which the reply did not come and no other
+ *         will, see @ref conn_failures
  * @ownership `result->value` is borrowed, see @ref conn_borrowed.
  * @threads The connection's thread.
  */

@@ -3,7 +3,7 @@
  * @file status.h
  * @brief What a call of the client library answers.
  *
- * A miss, a time-out and an error are three different answers.  The first four are answers of a healthy
+ * A miss, a time-out and an error are three different answers.  The first five are answers of a healthy
  * connection; everything from #CRAB_E_INVALID on is a failure.  Errors that the server names keep their own
  * numbers, `enum crab_error` of wire.h; a call reports them as #CRAB_E_SERVER.
  */
@@ -22,6 +22,7 @@ enum crab_status {
     CRAB_MISS = 1,   /**< The key is absent (the reply NULL); for a conditional put: so nothing was stored. */
     CRAB_EXISTS = 2, /**< A conditional put found an item that its condition excludes; nothing was stored. */
     CRAB_EMPTY = 3,  /**< There is nothing to take: no unanswered request, or no late error. */
+    CRAB_WAIT = 4,   /**< (Event loops) Not yet: the call would have to wait. */
 
     CRAB_E_INVALID = 16,       /**< An argument breaks a rule; nothing was sent, the connection is as before. */
     CRAB_E_NO_MEMORY = 17,     /**< An allocation failed; nothing was sent, unless the connection is broken now. */
@@ -58,7 +59,8 @@ CRAB_API const char *crab_status_text(enum crab_status status);
 CRAB_API const char *crab_status_name(enum crab_status status);
 
 /**
- * @brief Whether a status is a failure, and not one of the answers #CRAB_OK, #CRAB_MISS, #CRAB_EXISTS, #CRAB_EMPTY.
+ * @brief Whether a status is a failure, and not one of the answers #CRAB_OK, #CRAB_MISS, #CRAB_EXISTS, #CRAB_EMPTY,
+ *        #CRAB_WAIT.
  * @param status any value
  * @return true for #CRAB_E_INVALID and everything after it
  * @threads Any thread.

@@ -49,6 +49,7 @@ class Status(IntEnum):
     MISS = 1
     EXISTS = 2
     EMPTY = 3
+    WAIT = 4
     E_INVALID = 16
     E_NO_MEMORY = 17
     E_FULL = 18
@@ -95,6 +96,8 @@ class ConnOptions(Structure):
         ("secret", c_char_p),
         ("secret_len", c_size_t),
         ("allocator", POINTER(Allocator)),
+        ("log", c_void_p),
+        ("log_context", c_void_p),
         ("timeout_ms", c_uint32),
         ("max_in_flight", c_uint32),
         ("max_reply", c_uint32),
@@ -156,6 +159,7 @@ class Result(Structure):
         ("error", c_uint16),
         ("request", c_uint8),
         ("reply", c_uint8),
+        ("outcome_unknown", c_bool),
         ("tag", c_uint32),
         ("app_flags", c_uint32),
         ("version", c_uint64),

@@ -37,6 +37,7 @@ LAYERS = (
     Layer("codec", ("include/crabcache/wire.h",), never=(*SOCKETS, *THREADS, "stdio.h", "stdlib.h", "unistd.h")),
     Layer("public version and status", ("include/crabcache/version.h", "include/crabcache/status.h"),
           may=("crabcache/version.h", "crabcache/status.h", "crabcache/wire.h")),
+    Layer("adapters for event loops", ("include/crabcache/adapters/*.h",), may=("crabcache/event.h",)),
     Layer("public headers", ("include/crabcache/*.h",), may=("crabcache/*.h",)),
 
     # Client: the library, then programs that use only its public face.

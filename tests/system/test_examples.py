@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""The examples in docs/examples build out of the tree against what `make install` installs, and do what they say.
+
+Each is built with gcc and clang; those in C++ with g++.  A server that is not there, one that never answers and one that
+ends the stream must end them, too: adapters for event loops have their own ways to break.
+"""
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+PREFIX = "/opt/crab"
+PACKAGES = {"event_libuv": ("libuv",), "event_libevent": ("libevent",)}
+SAYS = {
+    "event_poll": {"left: hello", "right: hello"},
+    "event_epoll": {"visits: 10"},
+    "event_libuv": {"hello from libuv"},
+    "event_libevent": {"hello from libevent"},
+}
+
+
+def run(*command: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, **more)
+
+
+def checked(*command: str, **more) -> str:
+    result = run(*command, **more)
+    assert result.returncode == 0, f"{command}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stage")
+    checked("make", "--no-print-directory", "MODE=release", "install", f"DESTDIR={folder}", f"PREFIX={PREFIX}", cwd=ROOT,
+            env={**os.environ, "MAKEFLAGS": "", "MAKELEVEL": ""})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def libraries(stage: Path) -> dict[str, str]:
+    return {**os.environ, "LD_LIBRARY_PATH": str(stage / PREFIX.lstrip("/") / "lib")}
+
+
+def build(stage: Path, name: str, folder: Path, compiler: str = "gcc") -> Path:
+    source, program = folder / f"{name}.c", folder / name
+    shutil.copy(EXAMPLES / f"{name}.c", source)
+    lib = stage / PREFIX.lstrip("/") / "lib/pkgconfig"
+    ours = checked("pkg-config", "--cflags", "--libs", "crabcache",
+                   env={**os.environ, "PKG_CONFIG_PATH": str(lib), "PKG_CONFIG_SYSROOT_DIR": str(stage)}).split()
+    others = checked("pkg-config", "--cflags", "--libs", *PACKAGES[name]).split() if name in PACKAGES else []
+    checked(compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", str(source), "-o", str(program), *ours, *others)
+    return program
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    child = subprocess.Popen([str(ROOT / "build/release/crabcache-server"), "--port", "0", "--memory", "64M",
+                              "--threads", "1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    try:
+        ready = re.search(r"ready on 127\.0\.0\.1:(\d+)$", child.stdout.readline().strip())
+        assert ready
+        yield int(ready[1])
+    finally:
+        child.terminate()
+        assert child.wait(20) == 0
+        child.stdout.close()
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.c")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_example_does_what_it_says(stage: Path, libraries: dict[str, str], port: int, tmp_path: Path, name: str,
+                                   compiler: str) -> None:
+    program = build(stage, name, tmp_path, compiler)
+    result = run(str(program), "127.0.0.1", str(port), env=libraries)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert set(result.stdout.splitlines()) == SAYS[name]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SAYS if name.startswith("event_")))
+@pytest.mark.parametrize("server", ["nobody", "silent", "ends", "garbage"])
+def test_example_ends_without_a_good_server(stage: Path, libraries: dict[str, str], tmp_path: Path, name: str,
+                                            server: str) -> None:
+    program = build(stage, name, tmp_path)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        held = []
+
+        def serve() -> None:
+            while True:
+                try:
+                    peer, _ = listener.accept()
+                except OSError:
+                    return
+                held.append(peer)
+                if server == "garbage":
+                    peer.sendall(b"\xff" * 100)
+                if server == "ends":
+                    peer.shutdown(socket.SHUT_WR)
+
+        if server != "nobody":
+            listener.listen()
+            threading.Thread(target=serve, daemon=True).start()
+        result = run(str(program), "127.0.0.1", str(listener.getsockname()[1]), env=libraries)
+        assert result.returncode in (0, 1)
+        assert result.stdout.count("hello") == 0
+        if server != "nobody":
+            listener.shutdown(socket.SHUT_RDWR)
+        for peer in held:
+            peer.close()
