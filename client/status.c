@@ -44,6 +44,16 @@ const char *crab_status_text(enum crab_status status)
         return "a system call failed";
     case CRAB_E_BROKEN:
         return "the connection was broken by an earlier failure";
+    case CRAB_E_OUTCOME_UNKNOWN:
+        return "a write was sent and not answered: it may have been executed";
+    case CRAB_E_CANCELLED:
+        return "the request was cancelled";
+    case CRAB_E_FORKED:
+        return "the client was opened before this process was forked: open another one";
+    case CRAB_E_DOWN:
+        return "the server could not be reached a moment ago";
+    case CRAB_E_LOADER:
+        return "the loader failed";
     }
     return "unknown status";
 }
@@ -72,6 +82,11 @@ const char *crab_status_name(enum crab_status status)
         NAME(E_PROTOCOL);
         NAME(E_SYSTEM);
         NAME(E_BROKEN);
+        NAME(E_OUTCOME_UNKNOWN);
+        NAME(E_CANCELLED);
+        NAME(E_FORKED);
+        NAME(E_DOWN);
+        NAME(E_LOADER);
     }
 #undef NAME
     return "CRAB_E_?";

@@ -37,7 +37,13 @@ enum crab_status {
     CRAB_E_CLOSED = 35,   /**< The server closed or reset the connection. It is broken now. */
     CRAB_E_PROTOCOL = 36, /**< The server broke the protocol. The connection is broken now. */
     CRAB_E_SYSTEM = 37,   /**< A system call failed: see crab_conn_system_error(). The connection is broken now. */
-    CRAB_E_BROKEN = 38    /**< The connection was broken by an earlier failure and is closed. */
+    CRAB_E_BROKEN = 38,   /**< The connection was broken by an earlier failure and is closed. */
+
+    CRAB_E_OUTCOME_UNKNOWN = 39, /**< (crab_client) A write was sent and not answered: it may have been executed. */
+    CRAB_E_CANCELLED = 40,       /**< (crab_client) The ticket was cancelled before its reply came. */
+    CRAB_E_FORKED = 41,          /**< (crab_client) The handle was made by the parent of this process. */
+    CRAB_E_DOWN = 42,            /**< (crab_client) The server could not be reached a moment ago; nothing was sent. */
+    CRAB_E_LOADER = 43           /**< (crab_client) The loader of a fetch failed. */
 };
 
 /**

@@ -63,6 +63,11 @@ class Status(IntEnum):
     E_PROTOCOL = 36
     E_SYSTEM = 37
     E_BROKEN = 38
+    E_OUTCOME_UNKNOWN = 39
+    E_CANCELLED = 40
+    E_FORKED = 41
+    E_DOWN = 42
+    E_LOADER = 43
 
 
 class Condition(IntEnum):
