@@ -247,6 +247,12 @@ void conn_forget_sent(struct crab_conn *conn);
 /** @brief Whether a request can have this reply; an op outside the known ones can answer anything. */
 bool reply_fits(const struct in_flight *request, uint8_t reply);
 
+/** @brief Why a reply cannot belong to a request; NULL: it can. */
+const char *reply_mismatch(const struct in_flight *request, const union crab_reply *reply);
+
+/** @brief The longest reply that a server with this limit of values may send. */
+uint32_t reply_limit(uint32_t max_value);
+
 /** @brief Flatten a reply into a result; `request` and `tag` are the caller's to fill. */
 void reply_to_result(const union crab_reply *reply, struct crab_result *result);
 

@@ -29,7 +29,7 @@
 /* Room for a host and port in a message; a longer name is cut. */
 #define NET_PLACE_BYTES 300
 
-static uint64_t now_ns(void)
+uint64_t net_now_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now); /* it cannot fail with this clock and a valid pointer */
@@ -39,7 +39,7 @@ static uint64_t now_ns(void)
 void net_deadline_start(struct net_deadline *deadline)
 {
     if (deadline->end_ns == 0)
-        deadline->end_ns = now_ns() + (uint64_t)deadline->timeout_ms * NS_PER_MS;
+        deadline->end_ns = net_now_ns() + (uint64_t)deadline->timeout_ms * NS_PER_MS;
 }
 
 /* Milliseconds until the deadline for poll(): -1 without end, rounded up so that poll() never spins at the end. */
@@ -48,20 +48,36 @@ static int left_ms(struct net_deadline *deadline)
     if (deadline->timeout_ms == CRAB_NO_TIMEOUT)
         return -1;
     net_deadline_start(deadline);
-    uint64_t now = now_ns();
+    uint64_t now = net_now_ns();
     if (now >= deadline->end_ns)
         return 0;
     uint64_t ms = (deadline->end_ns - now + NS_PER_MS - 1) / NS_PER_MS;
     return ms > INT32_MAX ? INT32_MAX : (int)ms;
 }
 
+uint64_t net_deadline_end(struct net_deadline *deadline)
+{
+    if (deadline->timeout_ms == CRAB_NO_TIMEOUT)
+        return 0;
+    net_deadline_start(deadline);
+    return deadline->end_ns;
+}
+
 enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, short *revents)
+{
+    return net_wait_slice(fd, events, deadline, -1, revents);
+}
+
+enum crab_status net_wait_slice(int fd, short events, struct net_deadline *deadline, int slice_ms, short *revents)
 {
     struct pollfd entry = {.fd = fd, .events = events};
     for (;;) {
         int wait_ms = left_ms(deadline);
         if (wait_ms == 0) /* whatever there is to read: who never stops sending must not outlast the deadline */
             return CRAB_E_TIMEOUT;
+        bool sliced = slice_ms >= 0 && (wait_ms < 0 || wait_ms > slice_ms);
+        if (sliced)
+            wait_ms = slice_ms;
         int ready = poll(&entry, 1, wait_ms);
         if (ready > 0) {
             *revents = entry.revents;
@@ -69,6 +85,8 @@ enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, s
         }
         if (ready < 0 && errno != EINTR)
             return CRAB_E_SYSTEM;
+        if (ready == 0 && sliced)
+            return CRAB_EMPTY;
     }
 }
 
@@ -225,4 +243,10 @@ enum crab_status net_connect(const char *host, uint16_t port, struct net_deadlin
     char place[NET_PLACE_BYTES];
     (void)snprintf(place, sizeof place, "%s port %u", host, (unsigned)port);
     return connect_failed(failure, failed, place);
+}
+
+enum crab_status net_connect_target(struct net_target *target, struct net_deadline *deadline, int *fd,
+                                    struct crab_failure *failure)
+{
+    return net_connect(target->host, target->port, deadline, fd, failure);
 }

@@ -26,6 +26,27 @@ struct net_deadline {
  */
 void net_deadline_start(struct net_deadline *deadline);
 
+/** @brief The time on CLOCK_MONOTONIC in nanoseconds. */
+uint64_t net_now_ns(void);
+
+/**
+ * @brief When a deadline is; started if it was not.
+ * @param deadline the deadline
+ * @return nanoseconds on CLOCK_MONOTONIC; 0: never
+ */
+uint64_t net_deadline_end(struct net_deadline *deadline);
+
+/**
+ * @brief As net_wait(), but no longer than a slice of time.
+ * @param fd a socket
+ * @param events POLLIN, POLLOUT or both
+ * @param deadline when to stop; started if it was not
+ * @param slice_ms the slice in ms; -1: none
+ * @param[out] revents what poll() said
+ * @return as net_wait(); #CRAB_EMPTY: the slice is over
+ */
+enum crab_status net_wait_slice(int fd, short events, struct net_deadline *deadline, int slice_ms, short *revents);
+
 /**
  * @brief Wait until a socket is ready, through signals, no longer than to the deadline.
  *
@@ -53,6 +74,17 @@ enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, s
  */
 enum crab_status net_connect(const char *host, uint16_t port, struct net_deadline *deadline, int *fd,
                              struct crab_failure *failure);
+
+/** @brief A server's address, and what is known about it. */
+struct net_target {
+    const char *host; /**< As of net_connect(). */
+    const char *name; /**< "host:port" or the path, for people. */
+    uint16_t port;
+};
+
+/** @brief As net_connect(), to a target. */
+enum crab_status net_connect_target(struct net_target *target, struct net_deadline *deadline, int *fd,
+                                    struct crab_failure *failure);
 
 /**
  * @brief Fill a failure.

@@ -266,26 +266,13 @@ static void settle_quiet(struct crab_conn *conn, uint64_t ping_end)
         conn->quiet.first_end = ping_end;
 }
 
-/* Why a reply cannot belong to a request; NULL: it can. */
-static const char *mismatch(const struct in_flight *request, const union crab_reply *reply)
-{
-    bool wants_tag = (request->flags & CRAB_FLAG_TAG) != 0;
-    if (reply->head.tagged && !wants_tag)
-        return "with a tag that nobody asked for";
-    if (!reply->head.tagged && wants_tag && reply->head.op != CRAB_REP_ERROR) /* [P-4.6.3] */
-        return "without the request's tag";
-    if (reply->head.tagged && reply->head.tag != request->tag)
-        return "with another request's tag";
-    return reply_fits(request, reply->head.op) ? NULL : "which that request cannot have";
-}
-
 /* Give a reply to the oldest request. */
 static enum crab_status answer(struct crab_conn *conn, const union crab_reply *reply, struct crab_result *result)
 {
     if (conn->ring_count == 0)
         return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server sent a reply to no request");
     struct in_flight request = conn->ring[conn->ring_first];
-    const char *wrong = mismatch(&request, reply);
+    const char *wrong = reply_mismatch(&request, reply);
     if (wrong != NULL) {
         const char *name = crab_reply_name(reply->head.op);
         const char *asked = crab_op_name(request.op);

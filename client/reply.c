@@ -59,6 +59,18 @@ bool reply_fits(const struct in_flight *request, uint8_t reply)
     }
 }
 
+const char *reply_mismatch(const struct in_flight *request, const union crab_reply *reply)
+{
+    bool wants_tag = (request->flags & CRAB_FLAG_TAG) != 0;
+    if (reply->head.tagged && !wants_tag)
+        return "with a tag that nobody asked for";
+    if (!reply->head.tagged && wants_tag && reply->head.op != CRAB_REP_ERROR) /* [P-4.6.3] */
+        return "without the request's tag";
+    if (reply->head.tagged && reply->head.tag != request->tag)
+        return "with another request's tag";
+    return reply_fits(request, reply->head.op) ? NULL : "which that request cannot have";
+}
+
 void reply_to_result(const union crab_reply *reply, struct crab_result *result)
 {
     *result = (struct crab_result){.status = CRAB_OK, .reply = reply->head.op};
@@ -117,7 +129,7 @@ void reply_copy_text(struct crab_slice text, char *copy, size_t size)
 /* Room in a reply besides the value: META's fields, TAGGED around it. */
 #define REPLY_EXTRA 64U
 
-static uint32_t reply_limit(uint32_t max_value)
+uint32_t reply_limit(uint32_t max_value)
 {
     if (max_value < CRAB_MAX_STATS_TEXT)
         max_value = CRAB_MAX_STATS_TEXT;

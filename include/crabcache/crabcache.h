@@ -8,7 +8,9 @@
  * - status.h: what calls answer;
  * - conn.h: one connection to one server, with blocking calls;
  * - pipeline.h: many requests on their way at once on such a connection;
- * - event.h: such a connection in an event loop; adapters for loops are in crabcache/adapters/, and not included here.
+ * - event.h: such a connection in an event loop; adapters for loops are in crabcache/adapters/, and not included here;
+ * - value.h: bytes that the caller owns and the library fills;
+ * - client.h: a handle that all threads share, over one or several servers.
  */
 #ifndef CRABCACHE_CRABCACHE_H
 #define CRABCACHE_CRABCACHE_H
@@ -19,6 +21,8 @@
 #include "crabcache/conn.h"
 #include "crabcache/pipeline.h"
 #include "crabcache/event.h"
+#include "crabcache/value.h"
+#include "crabcache/client.h"
 
 CRAB_BEGIN_DECLS
 
