@@ -3,7 +3,7 @@
  * From bytes to replies. dispatch_run() is the whole path of a request:
  *
  *     decode up to BATCH frames as views into the input     decode_batch()
- *     hash their keys and prefetch the index, then items    prefetch_batch()
+ *     hash their keys, prefetch the index, then the items   prefetch_batch()
  *     execute them strictly in order, each with its reply   execute()
  *
  * and again until the input holds no whole frame. Errors that the decoder found take their turn in the batch like
@@ -31,9 +31,6 @@
 #define PREFETCH_KEY   256U
 #define PREFETCH_USUAL 96U /* where the request is not at hand */
 
-/* How many requests ahead of its turn each of the last two steps of a prefetch is. */
-#define LEAD 12U
-
 /* What requests cost that take longer than most; see DISPATCH_TURN_COST. */
 #define STATS_COST 16U
 #define FLUSH_COST 64U
@@ -51,7 +48,7 @@ struct entry {
     struct store_key key;
     uint64_t size;  /* of the whole frame; 0: the stream ends here */
     uint16_t error; /* of the decoder, or 0 */
-    uint16_t look_again; /* bytes to prefetch of an item that was not where most are, or 0 */
+    struct store_hint hint;
 };
 
 struct dispatch {
@@ -60,7 +57,7 @@ struct dispatch {
     struct buf_budget *streams;
     unsigned until_timed; /* requests before the one that is timed, that one included */
     uint64_t random;      /* of the distances between them */
-    struct entry batch[BATCH + 2 * LEAD];
+    struct entry batch[BATCH];
 };
 
 /* -------------------------------------------------------------------------------------------- lifetime */
@@ -197,20 +194,28 @@ static unsigned decode_batch(struct dispatch *d, const uint8_t *in, size_t len, 
     return count;
 }
 
-/* One step for a request whose turn comes 2 * LEAD or LEAD requests later, so that memory is waited for meanwhile. */
-static void look_ahead(struct dispatch *d, unsigned at, unsigned count)
+/*
+ * Find the items that the index has at hand, or those for which more of it had to be fetched, then prefetch them. In two
+ * passes, so that the second is short: a processor may let no prefetch retire before it knows the page, and waits
+ * together for those misses of the TLB only that are within its reach.
+ */
+static void prefetch_items(struct dispatch *d, unsigned count, bool overflow)
 {
-    struct entry *entry = &d->batch[at];
-    if (at < count && entry->key.len != 0) {
+    struct entry *sought[BATCH];
+    unsigned n = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct entry *entry = &d->batch[i];
+        if (entry->key.len == 0 || entry->hint.overflow != overflow)
+            continue;
+        store_locate(d->env.store, entry->key.hash, &entry->hint);
+        sought[n++] = entry;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        const struct entry *entry = sought[i];
         size_t wanted = entry->key.len < PREFETCH_KEY ? entry->key.len : PREFETCH_KEY;
         wanted += entry->request.head.op == CRAB_OP_GET ? PREFETCH_VALUE : 0;
-        entry->look_again = store_prefetch_item(d->env.store, entry->key.hash, wanted) ? 0 : (uint16_t)wanted;
+        store_prefetch_item(&entry->hint, wanted);
     }
-    if (at < LEAD || at >= count + LEAD)
-        return;
-    entry -= LEAD;
-    if (entry->key.len != 0 && entry->look_again != 0)
-        store_prefetch_overflow(d->env.store, entry->key.hash, entry->look_again);
 }
 
 static void prefetch_batch(struct dispatch *d, unsigned count)
@@ -218,15 +223,15 @@ static void prefetch_batch(struct dispatch *d, unsigned count)
     for (unsigned i = 0; i < count; i++) {
         struct entry *entry = &d->batch[i];
         const struct crab_slice *key = &entry->request.head.key;
-        if (entry->error != 0 || key->len == 0) {
-            entry->key.len = 0;
+        entry->hint = (struct store_hint){.item = NULL};
+        entry->key.len = 0;
+        if (entry->error != 0 || key->len == 0)
             continue;
-        }
         entry->key = store_key(d->env.store, key->data, key->len);
         store_prefetch_index(d->env.store, entry->key.hash);
     }
-    for (unsigned i = 0; i < 2 * LEAD; i++)
-        look_ahead(d, i, count);
+    prefetch_items(d, count, false);
+    prefetch_items(d, count, true);
 }
 
 static unsigned cost_of(const struct dispatch *d, const struct entry *entry)
@@ -417,7 +422,6 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
         prefetch_batch(dispatch, count);
         for (unsigned i = 0; i < count; i++) {
             const struct entry *entry = &dispatch->batch[i];
-            look_ahead(dispatch, i + 2 * LEAD, count);
             if (spent >= DISPATCH_TURN_COST || !has_room(out, entry->request.head.op)) {
                 result->next = spent >= DISPATCH_TURN_COST ? DISPATCH_TURN : DISPATCH_OUTPUT;
                 return;
@@ -460,8 +464,11 @@ uint64_t dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size
 
 void dispatch_fetch_item(const struct dispatch *dispatch, uint64_t what)
 {
-    if (what != 0)
-        (void)store_prefetch_item(dispatch->env.store, what, PREFETCH_USUAL);
+    struct store_hint hint = {.item = NULL};
+    if (what == 0)
+        return;
+    store_locate(dispatch->env.store, what, &hint);
+    store_prefetch_item(&hint, PREFETCH_USUAL);
 }
 
 void dispatch_refuse(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,

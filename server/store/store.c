@@ -24,6 +24,7 @@
 #define GHOST_SHARE       128U  /* Of the memory, for ghosts. */
 #define HUGE_FROM         ((size_t)128 << 20)
 #define HUGE_PAGE         ((size_t)2 << 20)
+#define HUGE_OVERFLOW     ((size_t)1 << 30)
 #define CLASSES_FROM      128U /* Segments from which on items are kept apart by their time to live. */
 
 /* ---- making and ending ---- */
@@ -169,12 +170,15 @@ static void init_parts(struct store *store, const struct layout *at)
     store_update_available(store);
 }
 
-/* Prefetching gains nothing if each access misses the TLB. */
+/* Prefetching gains little if each access misses the TLB. But of the overflow buckets so few are used that only in a
+ * large store a huge page is nothing among its items. */
 static void ask_for_huge_pages(const struct store *store)
 {
     if (store->limit < HUGE_FROM)
         return;
     madvise(store->buckets, store->bucket_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
+    if (store->limit >= HUGE_OVERFLOW)
+        madvise(store->overflow, store->overflow_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
     madvise(store_at(store, store->arena_at), (size_t)store->segment_count << store->segment_shift, MADV_HUGEPAGE);
 }
 

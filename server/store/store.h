@@ -30,6 +30,9 @@ struct store_worker; /**< One thread's handle on a store. */
 /** Longest key, in bytes; the shortest has one. */
 #define STORE_MAX_KEY 65535U
 
+/** Bytes that precede an item's key at least. */
+#define STORE_LEAST_HEAD 4U
+
 /** Smallest `memory_bytes` with which a store can be made. */
 #define STORE_MIN_MEMORY ((size_t)2 << 20)
 
@@ -164,18 +167,36 @@ size_t store_max_value(const struct store *store, size_t key_len);
 /** @brief Hash a key. @param len 1 to STORE_MAX_KEY. @ownership borrows `data`. */
 struct store_key store_key(const struct store *store, const uint8_t *data, size_t len);
 
-/** @brief First of two prefetch steps: the key's place in the index. */
+/** @brief First step of a prefetch: the key's place in the index. */
 void store_prefetch_index(const struct store *store, uint64_t hash);
 
-/**
- * @brief Second step, some tens of nanoseconds later: the item that the index names.
- * @param bytes  of its key and value that will be looked at; a few lines at the most are worth it.
- * @return false if the key was not where most keys are: store_prefetch_overflow() is worth its while.
- */
-bool store_prefetch_item(const struct store *store, uint64_t hash, size_t bytes);
+/** Where the index seems to have a key's item; zeroed before the first use. */
+struct store_hint {
+    const uint8_t *item; /**< Or NULL: it is not known. */
+    bool overflow;       /**< It may stand in a part of the index that is fetched only now. */
+};
 
-/** @brief Third step, for one key in ten or so: the item, of which the place in the index was prefetched only now. */
-void store_prefetch_overflow(const struct store *store, uint64_t hash, size_t bytes);
+/**
+ * @brief Second step, some tens of nanoseconds later: read the index. Third step, if hint->overflow says so: once more,
+ *        with the hint as it is.
+ */
+void store_locate(const struct store *store, uint64_t hash, struct store_hint *hint);
+
+/**
+ * @brief Last step: the item. Right after each other for all items that will be looked at, as misses of the TLB are
+ *        then waited for together.
+ * @param bytes  of its key and value that will be looked at, at least 1; a few lines at the most are worth it.
+ */
+static inline void store_prefetch_item(const struct store_hint *hint, size_t bytes)
+{
+    if (hint->item == NULL)
+        return;
+    const uint8_t *last = hint->item + STORE_LEAST_HEAD + bytes - 1;
+    for (const uint8_t *at = hint->item; at < last; at += 64)
+        __builtin_prefetch(at);
+    __builtin_prefetch(last);
+    __asm__ volatile("" : : "r"(last)); /* Or GCC takes this for a function without effect, and omits it. */
+}
 
 /**
  * @brief Look a key up.

@@ -64,43 +64,28 @@ void store_prefetch_index(const struct store *store, uint64_t hash)
 static inline unsigned slots_tagged(const struct store_bucket *bucket, uint64_t hash)
 {
     unsigned tagged = 0;
+#pragma GCC unroll 7 /* STORE_SLOTS */
     for (unsigned i = 0; i < STORE_SLOTS; i++)
         tagged |= (unsigned)(((store_load(&bucket->slot[i]) ^ hash) & STORE_TAG_MASK) == 0) << i;
     return tagged;
 }
 
-/* Answers whether the bucket has an item with a hash's tag. */
-static inline bool prefetch_tagged(const struct store *store, const struct store_bucket *bucket, uint64_t hash,
-                                   size_t bytes)
+void store_locate(const struct store *store, uint64_t hash, struct store_hint *hint)
 {
-    unsigned tagged = slots_tagged(bucket, hash), left = tagged;
-    for (; left != 0; left &= left - 1) {
-        uint64_t slot = store_peek(&bucket->slot[__builtin_ctz(left)]);
-        const uint8_t *item = store_at(store, store_slot_location(slot)), *end = item + ITEM_LEAST_HEAD + bytes - 1;
-        for (const uint8_t *at = item; at < end; at += 64)
-            __builtin_prefetch(at);
-        __builtin_prefetch(end);
+    const struct store_bucket *bucket = home_of(store, hash);
+    const struct store_bucket *overflow = store_overflow_of(store, store_peek(&bucket->control));
+    bool again = hint->overflow;
+    *hint = (struct store_hint){.item = NULL};
+    if (again)
+        bucket = overflow;
+    unsigned tagged = bucket == NULL ? 0 : slots_tagged(bucket, hash);
+    if (tagged != 0) {
+        uint64_t slot = store_peek(&bucket->slot[__builtin_ctz(tagged)]);
+        hint->item = slot == 0 ? NULL : store_at(store, store_slot_location(slot));
+    } else if (!again && overflow != NULL) {
+        __builtin_prefetch(overflow);
+        hint->overflow = true;
     }
-    return tagged != 0;
-}
-
-bool store_prefetch_item(const struct store *store, uint64_t hash, size_t bytes)
-{
-    const struct store_bucket *home = home_of(store, hash);
-    if (prefetch_tagged(store, home, hash, bytes))
-        return true;
-    const struct store_bucket *overflow = store_overflow_of(store, store_peek(&home->control));
-    if (overflow == NULL)
-        return true;
-    __builtin_prefetch(overflow);
-    return false;
-}
-
-void store_prefetch_overflow(const struct store *store, uint64_t hash, size_t bytes)
-{
-    const struct store_bucket *overflow = store_overflow_of(store, store_peek(&home_of(store, hash)->control));
-    if (overflow != NULL)
-        (void)prefetch_tagged(store, overflow, hash, bytes);
 }
 
 uint64_t store_index_get(const struct store *store, const struct store_key *key, uint64_t **slot)

@@ -38,9 +38,6 @@
 #define ITEM_LATER_SHIFT 4U
 #define ITEM_SMALL_NEVER UINT32_MAX
 
-/** Bytes of the shortest header. */
-#define ITEM_LEAST_HEAD 4U
-
 /** Most bytes that an item takes besides its key and its value, padding included. */
 #define ITEM_MOST_EXTRA (8U + 8U + 8U + 4U + 7U)
 

@@ -104,11 +104,8 @@ static void test_put_get_delete(void **state)
     assert_int_equal(put(&f, "a", "a longer value than before"), STORE_OK);
     expect(&f, "a", "a longer value than before");
     struct store_key a = key_of(&f, "a");
-    store_prefetch_index(f.store, a.hash);
-    store_prefetch_item(f.store, a.hash, 64);
     assert_int_equal(store_delete(f.worker, &a), STORE_OK);
     assert_int_equal(store_delete(f.worker, &a), STORE_ABSENT);
-    store_prefetch_item(f.store, a.hash, 64);
     expect_absent(&f, "a");
     struct store_stats stats = stats_of(&f);
     assert_int_equal(stats.items, 2);
@@ -116,6 +113,47 @@ static void test_put_get_delete(void **state)
     assert_int_equal(stats.deletes, 1);
     assert_int_equal(stats.hits, 4);
     assert_int_equal(stats.misses, 2);
+    stop(&f);
+}
+
+/* Hints may be wrong, but are of use only if they are right for nearly all keys, those of overflow buckets included. */
+static void test_hints_lead_to_the_items(void **state)
+{
+    (void)state;
+    struct fixture f;
+    const unsigned keys = 20000;
+    unsigned right = 0, overflowed = 0;
+    char name[16];
+    start(&f, STORE_MIN_MEMORY, STORE_EVICT);
+    for (unsigned i = 0; i < keys; i++) {
+        snprintf(name, sizeof name, "key %u", i);
+        assert_int_equal(put(&f, name, "value"), STORE_OK);
+    }
+    for (unsigned i = 0; i < keys; i++) {
+        snprintf(name, sizeof name, "key %u", i);
+        struct store_key key = key_of(&f, name);
+        struct store_hint hint = {.item = NULL};
+        store_prefetch_index(f.store, key.hash);
+        store_locate(f.store, key.hash, &hint);
+        if (hint.overflow) {
+            overflowed++;
+            assert_null(hint.item);
+            store_locate(f.store, key.hash, &hint);
+            assert_false(hint.overflow);
+        }
+        store_prefetch_item(&hint, key.len);
+        right += hint.item != NULL && memcmp(hint.item + STORE_LEAST_HEAD, name, key.len) == 0;
+    }
+    assert_in_range(right, keys - keys / 100, keys);
+    assert_in_range(overflowed, keys / 100, keys / 4);
+    struct store_key none = key_of(&f, "absent");
+    struct store_hint hint = {.item = NULL};
+    store_flush(f.worker);
+    while (store_tick(f.worker))
+        ;
+    store_locate(f.store, none.hash, &hint);
+    assert_null(hint.item);
+    store_prefetch_item(&hint, 64);
     stop(&f);
 }
 
@@ -521,6 +559,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_put_get_delete),
+        cmocka_unit_test(test_hints_lead_to_the_items),
         cmocka_unit_test(test_conditions_and_versions),
         cmocka_unit_test(test_key_lengths),
         cmocka_unit_test(test_keys_of_one_hash),

@@ -107,7 +107,11 @@ static void get(struct member *m, uint64_t id)
     struct store_key key = key_of(m, &id);
     struct store_view view;
     store_prefetch_index(m->team->store, key.hash);
-    store_prefetch_item(m->team->store, key.hash, 64);
+    struct store_hint hint = {.item = NULL};
+    store_locate(m->team->store, key.hash, &hint);
+    if (hint.overflow)
+        store_locate(m->team->store, key.hash, &hint);
+    store_prefetch_item(&hint, 64);
     enum store_result result = pick(m, 4) == 0 ? store_touch(m->worker, &key, 1 + pick(m, 50), &view)
                                                : store_get(m->worker, &key, &view);
     if (result != STORE_OK)

@@ -118,6 +118,8 @@ double median(double *values, size_t count);
 /* ---- the parts ---- */
 
 void measure_speed(void);
+void measure_speed_many(void);
+void measure_speed_small_pages(void);
 void measure_threads(void);
 void measure_overhead(void);
 void measure_overwrite(void);

@@ -3,7 +3,9 @@
  * What the store costs, measured through dispatch without a network: speed, two threads against one, bytes per item,
  * live data after overwriting, and stalls. `make bench-store` runs all of it.
  *
- *     bench_store [--json FILE] [--quick] [speed|threads|overhead|overwrite|stall ...]      default: all
+ *     bench_store [--json FILE] [--quick] [PART ...]      default: all parts
+ *
+ *     speed: 1 M items; many: 20 M; small-pages: both without huge pages; threads; overhead; overwrite; stall
  *
  * It is a measurement, not a test: it exits 0 whether the targets are reached or not.
  */
@@ -19,6 +21,8 @@ static const struct {
     const char *name;
     void (*run)(void);
 } parts[] = {{"speed", measure_speed},
+             {"many", measure_speed_many},
+             {"small-pages", measure_speed_small_pages},
              {"threads", measure_threads},
              {"overhead", measure_overhead},
              {"overwrite", measure_overwrite},
@@ -29,7 +33,8 @@ static const struct {
 static int usage(const char *what)
 {
     fprintf(stderr, "bench_store: %s\n"
-                    "usage: bench_store [--json FILE] [--quick] [speed|threads|overhead|overwrite|stall ...]\n", what);
+                    "usage: bench_store [--json FILE] [--quick] "
+                    "[speed|many|small-pages|threads|overhead|overwrite|stall ...]\n", what);
     return 2;
 }
 

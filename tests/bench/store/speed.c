@@ -125,7 +125,15 @@ void measure_speed(void)
 {
     measure_ample(1000000, 12, true);
     measure_tight(1000000);
+}
+
+void measure_speed_many(void)
+{
     measure_ample(20000000 / hurry, 8, true);
+}
+
+void measure_speed_small_pages(void)
+{
     if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0) {
         measure_ample(1000000, 12, false);
         measure_ample(20000000 / hurry, 8, false);
