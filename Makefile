@@ -366,7 +366,7 @@ sim: $(SIM) ## Build crabcache-sim, the simulator of eviction policies (tests/be
 PUBLIC_HEADERS := $(wildcard include/crabcache/*.h include/crabcache/adapters/*.h)
 HEADERS := $(PUBLIC_HEADERS) $(wildcard server/*.h server/store/*.h client/*.h client/*/*.h)
 TIDY    := $(patsubst %,build/lint/%.tidy,$(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(FUZZ_SRC))
-PY_SRC  := $(wildcard spec/*.py spec/*/*.py python/*/*.py tests/*/*.py tests/bench/*/*.py) tests/support/run-tests \
+PY_SRC  := $(wildcard spec/*.py spec/*/*.py python/*/*.py python/*/*/*.py tests/*/*.py tests/bench/*/*.py) tests/support/run-tests \
            tests/support/planted-bugs
 SH_SRC  := $(wildcard tests/support/*.sh) .ci/run
 

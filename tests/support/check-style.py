@@ -19,7 +19,7 @@ from pathlib import Path
 
 MAX_COLUMNS = 140
 PATTERNS = ("include/**/*.h", "server/**/*.[ch]", "client/**/*.[ch]", "tests/**/*.[ch]", "tests/**/*.cc",
-            "spec/**/*.py", "python/**/*.py", "tests/**/*.py", "tests/support/*.sh", "tests/support/run-tests",
+            "spec/**/*.py", "python/**/*.py", "python/**/*.c", "tests/**/*.py", "tests/support/*.sh", "tests/support/run-tests",
             "tests/support/planted-bugs", "Makefile")
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
 TYPEDEF = re.compile(r"^\s*typedef\s+(struct|union|enum)\b")

@@ -2,14 +2,12 @@
 """The Python client against peers that are silent, slow, wrong or gone: what each failure is called, and that no answer
 ever reaches the wrong caller.
 
-The peer here is scripted, on the pure-Python codec: it welcomes, takes requests off the stream, and does what the test says.
+The peer here is ScriptedPeer of crabcache.testing: it welcomes, takes requests off the stream, and does what the test says.
 """
 from __future__ import annotations
 
 import os
 import signal
-import socket
-import struct
 import sys
 import threading
 import time
@@ -25,114 +23,17 @@ sys.path.insert(0, str(ROOT / "python"))
 
 import crabcache  # noqa: E402
 from crabcache import Client, errors, wire  # noqa: E402
+from crabcache.testing import Conversation, Script, ScriptedPeer  # noqa: E402
 
 pytestmark = pytest.mark.once  # no server of ours takes part
 
-WELCOME = dict(version=1, features=1, max_key=65_535, max_value=1 << 20, max_in_flight=1000, server_name=b"peer 1")
-
-
-class Conversation:
-    """One connection at the peer's end."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self._bytes = b""
-
-    def next(self) -> wire.Request:
-        """The next request; EOFError when the client closed."""
-        while True:
-            decoded = wire.decode_request(self._bytes)
-            if isinstance(decoded, wire.Whole):
-                self._bytes = self._bytes[decoded.used:]
-                return decoded.message
-            assert isinstance(decoded, wire.NeedMore), decoded
-            received = self.socket.recv(1 << 16)
-            if not received:
-                raise EOFError
-            self._bytes += received
-
-    def say(self, *replies: wire.Reply) -> None:
-        self.socket.sendall(b"".join(map(wire.encode_reply, replies)))
-
-    def welcome(self) -> None:
-        hello = self.next()
-        assert isinstance(hello, wire.HelloRequest)
-        self.say(wire.WelcomeReply(tag=hello.tag if hello.flags & wire.Flag.TAG else None, **WELCOME))
-
-    def serve(self) -> None:
-        """Answer each GET with its own key until the client closes."""
-        while True:
-            request = self.next()
-            self.say(wire.ValueReply(value=request.key) if isinstance(request, wire.GetRequest) else wire.OkReply())
-
-    def wait_for_end(self) -> None:
-        self.socket.settimeout(20)
-        while self.socket.recv(1 << 16):
-            pass
-
-    def reset(self) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-
-Script = Callable[[Conversation], Any]
-
-
-class Peer:
-    """Plays one script for each connection, in the order of the scripts; the last one again and again."""
-
-    def __init__(self, *scripts: Script, welcome: bool = True) -> None:
-        self.scripts = list(scripts)
-        self.welcome = welcome
-        self.accepted = 0
-        self.failures: list[BaseException] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._accepter = threading.Thread(target=self._accept, daemon=True)
-        self._accepter.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            script = self.scripts[min(self.accepted, len(self.scripts) - 1)]
-            self.accepted += 1
-            thread = threading.Thread(target=self._play, args=(script, connection), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _play(self, script: Script, connection: socket.socket) -> None:
-        with connection:
-            conversation = Conversation(connection)
-            try:
-                if self.welcome:
-                    conversation.welcome()
-                script(conversation)
-            except (EOFError, ConnectionError):
-                pass
-            except BaseException as failure:
-                self.failures.append(failure)
-
-    def end(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepter.join(20)
-        for thread in self._threads:
-            thread.join(20)
-            assert not thread.is_alive(), "the client did not close"
-        assert self.failures == []
-
-
 @pytest.fixture
-def play() -> Iterator[Callable[..., tuple[Peer, Client]]]:
+def play() -> Iterator[Callable[..., tuple[ScriptedPeer, Client]]]:
     """Start a peer with scripts, and a client connected to it."""
-    started: list[tuple[Peer, Optional[Client]]] = []
+    started: list[tuple[ScriptedPeer, Optional[Client]]] = []
 
-    def start(*scripts: Script, **options: Any) -> tuple[Peer, Client]:
-        peer = Peer(*scripts)
+    def start(*scripts: Script, **options: Any) -> tuple[ScriptedPeer, Client]:
+        peer = ScriptedPeer(*scripts)
         started.append((peer, None))
         client = Client(port=peer.port, **{"timeout": 20, **options})
         started[-1] = (peer, client)
@@ -289,7 +190,7 @@ def test_answer_that_stops_in_the_middle(play: Any, where: Any, cut: int) -> Non
 
     def script(conversation: Conversation) -> None:
         conversation.next()
-        conversation.socket.sendall(answer[:cut])
+        conversation.say(answer[:cut])
         conversation.wait_for_end()
 
     peer, client = play(script, serve, timeout=0.2)
@@ -331,7 +232,7 @@ def test_pipeline_knows_what_was_answered_before_the_silence(play: Any) -> None:
 
 
 def test_no_welcome_is_a_timeout() -> None:
-    peer = Peer(silent, welcome=False)
+    peer = ScriptedPeer(silent, welcome=False)
     began = time.monotonic()
     with pytest.raises(errors.Timeout):
         Client(port=peer.port, timeout=0.2)
@@ -344,7 +245,7 @@ def test_without_a_timeout_an_answer_may_take_its_time(play: Any) -> None:
         request = conversation.next()
         for byte in wire.encode_reply(wire.ValueReply(value=request.key)):
             time.sleep(0.03)
-            conversation.socket.sendall(bytes([byte]))
+            conversation.say(bytes([byte]))
         conversation.serve()
 
     _, client = play(slow, timeout=None)
@@ -476,7 +377,7 @@ def test_request_that_the_library_refuses(play: Any) -> None:
 def test_nonsense_is_a_breach(play: Any, where: Any, nonsense: bytes) -> None:
     def script(conversation: Conversation) -> None:
         conversation.next()
-        conversation.socket.sendall(nonsense)
+        conversation.say(nonsense)
         conversation.wait_for_end()
 
     peer, client = play(script, serve)
@@ -487,10 +388,10 @@ def test_nonsense_is_a_breach(play: Any, where: Any, nonsense: bytes) -> None:
 
 def test_not_a_crabcache_server() -> None:
     def script(conversation: Conversation) -> None:
-        conversation.socket.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+        conversation.say(b"SSH-2.0-OpenSSH_9.2p1\r\n")
         conversation.wait_for_end()
 
-    peer = Peer(script, welcome=False)
+    peer = ScriptedPeer(script, welcome=False)
     with pytest.raises(errors.ProtocolError):
         Client(port=peer.port)
     peer.end()
@@ -605,7 +506,7 @@ def test_dropped_client_closes_its_connection() -> None:
         conversation.wait_for_end()
         ended.set()
 
-    peer = Peer(script)
+    peer = ScriptedPeer(script)
     client = Client(port=peer.port)
     assert client.server_info.name == "peer 1" and client.server_info.max_in_flight == 1000
     del client
