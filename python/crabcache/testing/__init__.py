@@ -19,6 +19,7 @@ from .model import Answer, Store
 from .peer import Peer, StreamError
 from .proxy import Chaos, ChaosProxy
 from .scripted import Conversation, Script, ScriptedPeer
+from .reference import ReferenceServer, Session
 from .server import Server, ServerFailed, StoppedClock, find_program
 from .stats import stats_delta
 from .waiting import TIMEOUT_S, wait_until
@@ -30,10 +31,12 @@ __all__ = [
     "ChaosProxy",
     "Conversation",
     "Peer",
+    "ReferenceServer",
     "Script",
     "ScriptedPeer",
     "Server",
     "ServerFailed",
+    "Session",
     "StoppedClock",
     "Store",
     "StreamError",
