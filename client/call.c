@@ -4,7 +4,7 @@
  */
 #include "client/internal.h"
 
-static enum crab_status call(struct crab_conn *conn, const union crab_request *request, struct crab_result *result)
+enum crab_status conn_may_call(struct crab_conn *conn)
 {
     if (conn->state != CRAB_OK)
         return CRAB_E_BROKEN;
@@ -12,6 +12,14 @@ static enum crab_status call(struct crab_conn *conn, const union crab_request *r
         return conn_complain(conn, CRAB_E_INVALID, "a connection in an event loop cannot wait for a reply");
     if (conn->ring_count != 0)
         return conn_complain(conn, CRAB_E_PENDING, crab_status_text(CRAB_E_PENDING));
+    return CRAB_OK;
+}
+
+static enum crab_status call(struct crab_conn *conn, const union crab_request *request, struct crab_result *result)
+{
+    enum crab_status status = conn_may_call(conn);
+    if (status != CRAB_OK)
+        return status;
     struct net_deadline deadline = conn_deadline(conn);
     return conn_call(conn, request, result, &deadline);
 }

@@ -42,6 +42,8 @@ static bool front_is_here(const struct crab_conn *conn)
 {
     union crab_reply reply;
     struct crab_frame frame;
+    if (conn->pour.active)
+        return false;
     return crab_reply_decode(conn->in.data + conn->in.start, buffer_used(&conn->in), conn->max_reply, &reply, &frame) !=
            CRAB_NEED_MORE;
 }
@@ -49,7 +51,8 @@ static bool front_is_here(const struct crab_conn *conn)
 /* Whether replies wait for crab_conn_next_reply(), and enough of them. */
 static bool is_full(const struct crab_conn *conn)
 {
-    return buffer_used(&conn->in) >= conn->max_buffered && conn->ring_count != 0 && front_is_here(conn);
+    return buffer_used(&conn->in) >= conn->max_buffered && conn->ring_count != 0 &&
+           (conn->pour.active || front_is_here(conn));
 }
 
 unsigned crab_conn_wants(const struct crab_conn *conn)

@@ -10,6 +10,7 @@
  *                          io.c    send while reading, receive, break
  *                          net.c   deadlines, connect          buffer.c  bytes
  *
+ *     stream.c  values in pieces      many.c  many keys in one call
  *     event.c   the same connection in an event loop: nothing waits, completions      start.c   connect without waiting
  *
  * Invariants
@@ -58,6 +59,16 @@ struct waiter {
     uint64_t end_ns; /**< Its deadline on CLOCK_MONOTONIC, UINT64_MAX: none. */
     crab_done done;  /**< NULL: crab_conn_next_reply() takes the reply. */
     void *context;
+    crab_sink sink;  /**< Where the value goes; NULL: it is kept until it is whole. */
+    void *sink_context;
+};
+
+/** @brief The reply at the front, when its value goes to a sink piece by piece. */
+struct pour {
+    bool active;            /**< Its head has left the buffer, and bytes are missing. */
+    size_t whole;           /**< The value's length. */
+    size_t given;           /**< Of this the sink has. */
+    union crab_reply reply; /**< The reply without the value's bytes. */
 };
 
 /** @brief How far an event loop's connection is. */
@@ -116,6 +127,8 @@ struct crab_conn {
     uint64_t sent_bytes;   /**< Ever; queued_bytes - sent_bytes are in `out`, or in the hands of a queue call. */
 
     struct in_flight *ring;
+    struct pour pour;
+    size_t put_left;          /**< Bytes of a value that are to follow by crab_conn_put_piece(). */
     struct waiter *waiters;   /**< As many as `ring` has places; NULL: none is needed. */
     uint32_t ring_capacity; /**< A power of two, or 0. */
     uint32_t ring_first;
@@ -214,6 +227,16 @@ uint64_t event_deadline(const struct crab_conn *conn);
 enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *request, uint32_t *tag,
                             struct net_deadline *deadline);
 
+/** @brief Queue a request whose value follows by itself: its head alone. */
+enum crab_status conn_queue_head(struct crab_conn *conn, const union crab_request *request,
+                                 struct net_deadline *deadline);
+
+/** @brief Whether a reply belongs to the oldest request. @return CRAB_OK; or it broke the connection */
+enum crab_status conn_check_answer(struct crab_conn *conn, const union crab_reply *reply);
+
+/** @brief Whether a blocking call may begin. @return CRAB_OK, or why not */
+enum crab_status conn_may_call(struct crab_conn *conn);
+
 /** @brief crab_conn_next_reply() under a deadline that is the caller's; in an event loop CRAB_WAIT instead of waiting. */
 enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, struct net_deadline *deadline);
 
@@ -261,6 +284,17 @@ void reply_copy_text(struct crab_slice text, char *copy, size_t size);
 
 /** @brief Take over what WELCOME says. @return CRAB_OK, or CRAB_E_PROTOCOL: the connection is broken */
 enum crab_status conn_welcome(struct crab_conn *conn, const struct crab_rep_welcome *welcome);
+
+/* ---- stream.c */
+
+/** @brief Begin to give the value at the front to its sink. @return CRAB_EMPTY: not yet, or there is none */
+enum crab_status stream_begin(struct crab_conn *conn);
+
+/** @brief Give what is here to the sink. @return whether that was all; otherwise `*wanted` more bytes are */
+bool stream_pour(struct crab_conn *conn, uint64_t *wanted);
+
+/** @brief Give a value that came whole to the sink of its request. */
+void stream_whole(const struct waiter *waiter, struct crab_result *result);
 
 /* ---- late.c */
 

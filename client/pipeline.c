@@ -20,7 +20,7 @@ static bool ring_grow(struct crab_conn *conn)
 {
     uint32_t capacity = conn->ring_capacity == 0 ? RING_LEAST : conn->ring_capacity * 2;
     struct crab_allocator *allocator = &conn->allocator;
-    if (conn->events) { /* first, so that they are never fewer than the ring's places */
+    if (conn->events || conn->waiters != NULL) { /* first, so that they are never fewer than the ring's places */
         struct waiter *waiters = allocator->resize(allocator->context, conn->waiters, capacity * sizeof *waiters);
         if (waiters == NULL)
             return false;
@@ -125,11 +125,40 @@ static enum crab_status send_value(struct crab_conn *conn, struct crab_slice val
     return CRAB_OK;
 }
 
-enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *request, uint32_t *tag,
-                            struct net_deadline *deadline)
+/* How the value of a request goes out. */
+enum value_way { VALUE_COPIED, VALUE_BORROWED, VALUE_FOLLOWS };
+
+static enum value_way way_of(const struct crab_conn *conn, struct crab_slice value, bool own)
+{
+    return value.len >= CONN_COPY_LIMIT && !own && !conn->events ? VALUE_BORROWED : VALUE_COPIED;
+}
+
+/* Encode into the room that make_way() has made, and note that it is there. */
+static void append(struct crab_conn *conn, const union crab_request *message, size_t size, size_t bytes)
+{
+    if (conn->events && buffer_used(&conn->out) == 0)
+        conn->send_end_ns = event_deadline(conn);
+    uint8_t *end = conn->out.data + conn->out.end;
+    size_t written = bytes < size ? crab_request_encode_head(message, end, bytes)
+                                  : crab_request_encode(message, end, bytes);
+    assert(written == bytes); /* the codec sized it a moment ago */
+    conn->out.end += written;
+    conn->queued_bytes += size;
+    if ((message->head.flags & CRAB_FLAG_TAG) != 0)
+        conn->last_tag = message->head.tag;
+    if ((message->head.flags & CRAB_FLAG_QUIET) != 0)
+        note_quiet(conn);
+    else
+        ring_push(conn, &message->head);
+}
+
+static enum crab_status queue_request(struct crab_conn *conn, const union crab_request *request, uint32_t *tag,
+                                      bool follows, struct net_deadline *deadline)
 {
     if (conn->state != CRAB_OK)
         return CRAB_E_BROKEN;
+    if (conn->put_left != 0)
+        return conn_complain(conn, CRAB_E_PENDING, "the value of a put is not complete");
     union crab_request message = *request;
     struct crab_req_head *head = &message.head;
     enum crab_status status = prepare(conn, head);
@@ -143,25 +172,12 @@ enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *re
 
     /* Slices of our own input buffer move when we read, so such a request is copied before anything else. */
     bool own = buffer_holds(&conn->in, head->key) || buffer_holds(&conn->in, head->value);
-    bool borrow = head->value.len >= CONN_COPY_LIMIT && !own && !conn->events;
-    size_t bytes = borrow ? size - head->value.len : size;
+    enum value_way way = follows ? VALUE_FOLLOWS : way_of(conn, head->value, own);
+    size_t bytes = way != VALUE_COPIED ? size - head->value.len : size;
     status = make_way(conn, head, bytes, !own, deadline);
     if (status != CRAB_OK)
         return status;
-    if (conn->events && buffer_used(&conn->out) == 0)
-        conn->send_end_ns = event_deadline(conn);
-    uint8_t *end = conn->out.data + conn->out.end;
-    size_t written =
-        borrow ? crab_request_encode_head(&message, end, bytes) : crab_request_encode(&message, end, bytes);
-    assert(written == bytes); /* the codec sized it a moment ago */
-    conn->out.end += written;
-    conn->queued_bytes += size;
-    if ((head->flags & CRAB_FLAG_TAG) != 0)
-        conn->last_tag = head->tag;
-    if ((head->flags & CRAB_FLAG_QUIET) != 0)
-        note_quiet(conn);
-    else
-        ring_push(conn, head);
+    append(conn, &message, size, bytes);
     if (tag != NULL)
         *tag = head->tag;
 
@@ -169,13 +185,28 @@ enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *re
         event_update(conn);
         return CRAB_OK;
     }
-    if (borrow)
+    if (way == VALUE_BORROWED)
         return send_value(conn, head->value, deadline);
     if (buffer_used(&conn->out) < CONN_SEND_AT || own)
         return CRAB_OK;
     struct crab_slice nothing = {0};
     status = conn_send(conn, &nothing, NULL);
     return status == CRAB_EMPTY ? CRAB_OK : status;
+}
+
+enum crab_status conn_queue(struct crab_conn *conn, const union crab_request *request, uint32_t *tag,
+                            struct net_deadline *deadline)
+{
+    return queue_request(conn, request, tag, false, deadline);
+}
+
+enum crab_status conn_queue_head(struct crab_conn *conn, const union crab_request *request,
+                                 struct net_deadline *deadline)
+{
+    enum crab_status status = queue_request(conn, request, NULL, true, deadline);
+    if (status == CRAB_OK)
+        conn->put_left = request->head.value.len;
+    return status;
 }
 
 /* ---- replies */
@@ -242,6 +273,8 @@ static enum crab_status refuse_unasked(struct crab_conn *conn)
 enum crab_status conn_take_pushes(struct crab_conn *conn)
 {
     struct buffer *in = &conn->in;
+    if (conn->pour.active) /* what is here are bytes of a value */
+        return CRAB_OK;
     while (buffer_used(in) != 0 && crab_op_is_push(in->data[in->start])) {
         union crab_reply push;
         struct crab_frame frame;
@@ -266,25 +299,38 @@ static void settle_quiet(struct crab_conn *conn, uint64_t ping_end)
         conn->quiet.first_end = ping_end;
 }
 
-/* Give a reply to the oldest request. */
-static enum crab_status answer(struct crab_conn *conn, const union crab_reply *reply, struct crab_result *result)
+enum crab_status conn_check_answer(struct crab_conn *conn, const union crab_reply *reply)
 {
     if (conn->ring_count == 0)
         return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server sent a reply to no request");
+    const struct in_flight *request = &conn->ring[conn->ring_first];
+    const char *wrong = reply_mismatch(request, reply);
+    if (wrong == NULL)
+        return CRAB_OK;
+    const char *name = crab_reply_name(reply->head.op);
+    const char *asked = crab_op_name(request->op);
+    return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server answered %s with %s %s",
+                      asked != NULL ? asked : "a request", name != NULL ? name : "an unknown reply", wrong);
+}
+
+/* Give a reply to the oldest request. */
+static enum crab_status answer(struct crab_conn *conn, const union crab_reply *reply, struct crab_result *result)
+{
+    enum crab_status status = conn_check_answer(conn, reply);
+    if (status != CRAB_OK)
+        return status;
     struct in_flight request = conn->ring[conn->ring_first];
-    const char *wrong = reply_mismatch(&request, reply);
-    if (wrong != NULL) {
-        const char *name = crab_reply_name(reply->head.op);
-        const char *asked = crab_op_name(request.op);
-        return conn_break(conn, CRAB_E_PROTOCOL, 0, "the server answered %s with %s %s",
-                          asked != NULL ? asked : "a request", name != NULL ? name : "an unknown reply", wrong);
-    }
+    struct waiter waiter = {0};
+    if (conn->waiters != NULL)
+        waiter = conn->waiters[conn->ring_first];
     conn->ring_first = (conn->ring_first + 1) & (conn->ring_capacity - 1);
     conn->ring_count--;
     conn->quiet.in_flight -= request.quiet_before;
     reply_to_result(reply, result);
     result->request = request.op;
     result->tag = request.tag;
+    if (waiter.sink != NULL)
+        stream_whole(&waiter, result);
     if (reply->head.op == CRAB_REP_PONG && conn->quiet.open) /* an ERROR instead may be due to a quiet write */
         settle_quiet(conn, request.end);
     if (reply->head.op == CRAB_REP_WELCOME)
@@ -303,9 +349,24 @@ static enum crab_status explain_end(struct crab_conn *conn)
     return CRAB_E_CLOSED;
 }
 
-enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, struct net_deadline *deadline)
+/* The frame at the front, or what of a value goes to its sink; `frame->size`: how much is wanted. */
+static enum crab_decode next_frame(struct crab_conn *conn, union crab_reply *reply, struct crab_frame *frame)
 {
     struct buffer *in = &conn->in;
+    if (!conn->pour.active) {
+        enum crab_decode decoded =
+            crab_reply_decode(in->data + in->start, buffer_used(in), conn->max_reply, reply, frame);
+        if (decoded == CRAB_WHOLE)
+            buffer_drop(in, (size_t)frame->size);
+        if (decoded != CRAB_NEED_MORE || stream_begin(conn) != CRAB_OK)
+            return decoded;
+    }
+    *reply = conn->pour.reply;
+    return stream_pour(conn, &frame->size) ? CRAB_WHOLE : CRAB_NEED_MORE;
+}
+
+enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, struct net_deadline *deadline)
+{
     if (conn->ring_count == 0) {
         enum crab_status status = conn->state == CRAB_OK ? conn_take_pushes(conn) : CRAB_E_BROKEN;
         return status == CRAB_OK ? CRAB_EMPTY : status;
@@ -314,16 +375,17 @@ enum crab_status conn_next(struct crab_conn *conn, struct crab_result *result, s
     for (;;) {
         union crab_reply reply;
         struct crab_frame frame;
-        enum crab_decode decoded =
-            crab_reply_decode(in->data + in->start, buffer_used(in), conn->max_reply, &reply, &frame);
+        enum crab_status before = conn->state;
+        enum crab_decode decoded = next_frame(conn, &reply, &frame);
         if (decoded == CRAB_WHOLE) {
-            buffer_drop(in, (size_t)frame.size);
             if (!crab_op_is_push(reply.head.op))
                 return answer(conn, &reply, result);
             take_push(conn, &reply);
         } else if (decoded == CRAB_MALFORMED) {
             return conn->state == CRAB_OK ? break_malformed(conn, &frame) : CRAB_E_BROKEN;
         } else if (conn->state != CRAB_OK) {
+            if (before == CRAB_OK) /* the head of a value for a sink was another request's */
+                return conn->state;
             return ended == CRAB_E_CLOSED ? explain_end(conn) : ended;
         } else if (conn->events) {
             conn->wanted = frame.size;
@@ -369,6 +431,8 @@ enum crab_status crab_conn_next_reply(struct crab_conn *conn, struct crab_result
     struct waiter *front = conn->ring_count != 0 ? conn_front(conn) : NULL;
     if (front != NULL && front->done != NULL)
         return conn->state == CRAB_OK ? CRAB_WAIT : CRAB_E_BROKEN;
+    if (conn->put_left != 0 && conn->ring_count == 1 && !conn->events && conn->state == CRAB_OK)
+        return conn_complain(conn, CRAB_E_PENDING, "the value of the put is not complete");
     struct net_deadline deadline = conn_deadline(conn);
     return conn_next(conn, result, &deadline);
 }

@@ -8,6 +8,7 @@
  * - status.h: what calls answer;
  * - conn.h: one connection to one server, with blocking calls;
  * - pipeline.h: many requests on their way at once on such a connection;
+ * - stream.h: large values in pieces;
  * - event.h: such a connection in an event loop; adapters for loops are in crabcache/adapters/, and not included here;
  * - value.h: bytes that the caller owns and the library fills;
  * - client.h: a handle that all threads share, over one or several servers.
@@ -20,6 +21,7 @@
 #include "crabcache/status.h"
 #include "crabcache/conn.h"
 #include "crabcache/pipeline.h"
+#include "crabcache/stream.h"
 #include "crabcache/event.h"
 #include "crabcache/value.h"
 #include "crabcache/client.h"
