@@ -8,6 +8,7 @@
  * - status.h: what calls answer;
  * - conn.h: one connection to one server, with blocking calls;
  * - pipeline.h: many requests on their way at once on such a connection;
+ * - many.h: many keys in one call;
  * - stream.h: large values in pieces;
  * - event.h: such a connection in an event loop; adapters for loops are in crabcache/adapters/, and not included here;
  * - value.h: bytes that the caller owns and the library fills;
@@ -21,6 +22,7 @@
 #include "crabcache/status.h"
 #include "crabcache/conn.h"
 #include "crabcache/pipeline.h"
+#include "crabcache/many.h"
 #include "crabcache/stream.h"
 #include "crabcache/event.h"
 #include "crabcache/value.h"

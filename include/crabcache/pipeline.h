@@ -316,62 +316,6 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_conn_flush(struct crab_conn *conn);
  */
 CRAB_API CRAB_MUST_USE enum crab_status crab_conn_next_reply(struct crab_conn *conn, struct crab_result *result);
 
-/** @brief A key and its value. */
-struct crab_pair {
-    struct crab_slice key;   /**< The key, 1 to 65,535 bytes. */
-    struct crab_slice value; /**< The value. */
-};
-
-/**
- * @brief Called for each key of a call for many, in their order.
- * @param context what was given to the call
- * @param index which key
- * @param result the reply; its slices are borrowed until the function returns, which must not use the connection
- */
-typedef void (*crab_each)(void *context, size_t index, const struct crab_result *result);
-
-/**
- * @brief Read many keys, waiting: as a pipeline, under one deadline.
- * @param conn a connection without unanswered requests
- * @param keys the keys
- * @param count how many, from 0 on
- * @param each called with the result of each
- * @param context passed to it
- * @return #CRAB_OK: each key has its result; or a failure, see @ref conn_failures; those that were told have theirs, and
- *         with #CRAB_E_INVALID nothing was sent
- * @threads The connection's thread.
- */
-CRAB_API CRAB_MUST_USE enum crab_status crab_conn_get_many(struct crab_conn *conn, const struct crab_slice *keys,
-                                                           size_t count, crab_each each, void *context);
-
-/**
- * @brief Store many values, waiting: as a pipeline, under one deadline.
- * @param conn a connection without unanswered requests
- * @param pairs keys and values
- * @param count how many, from 0 on
- * @param options for all of them; NULL: the defaults
- * @param each called with the result of each; NULL: nobody wants to know
- * @param context passed to it
- * @return as crab_conn_get_many()
- * @threads The connection's thread.
- */
-CRAB_API CRAB_MUST_USE enum crab_status crab_conn_put_many(struct crab_conn *conn, const struct crab_pair *pairs,
-                                                           size_t count, const struct crab_put_options *options,
-                                                           crab_each each, void *context);
-
-/**
- * @brief Delete many keys, waiting: as a pipeline, under one deadline.
- * @param conn a connection without unanswered requests
- * @param keys the keys
- * @param count how many, from 0 on
- * @param each called with the result of each; NULL: nobody wants to know
- * @param context passed to it
- * @return as crab_conn_get_many()
- * @threads The connection's thread.
- */
-CRAB_API CRAB_MUST_USE enum crab_status crab_conn_del_many(struct crab_conn *conn, const struct crab_slice *keys,
-                                                           size_t count, crab_each each, void *context);
-
 /**
  * @brief How many requests are queued or sent and not yet answered; quiet ones don't count.
  * @param conn a connection
