@@ -27,6 +27,7 @@
 
 #include "crabcache/version.h"
 #include "crabcache/wire.h"
+#include "server/ahead.h"
 #include "server/auth.h"
 #include "server/buf.h"
 #include "server/conn.h"
@@ -64,6 +65,7 @@ struct server {
     struct buf_budget budget;
     struct buf_budget streams; /* of values that are received into their places in the store */
     struct store *store;
+    struct ahead ahead;
     struct stats stats;
     struct worker *workers[STATS_MAX_WORKERS];
     unsigned worker_count;
@@ -411,6 +413,14 @@ static bool make_workers(struct server *s)
     return true;
 }
 
+/* Without, requests wait for the kernel to find memory now and then; that is no reason not to start. */
+static void touch_ahead(struct server *s)
+{
+    int error = ahead_start(&s->ahead, s->store);
+    if (error != 0)
+        log_line(s->log, LOG_LEVEL_WARNING, "memory is not touched ahead of its use, no thread: %s", strerror(error));
+}
+
 static bool make_metrics(struct server *s)
 {
     if (s->config->metrics_port < 0)
@@ -452,6 +462,7 @@ int server_run(const struct config *config, const struct log *log)
         log_line(log, LOG_LEVEL_ERROR, "cannot take signals: %m");
     } else if (load_users(&s) && listen_open(&s.listening, config, log) && make_store(&s) && make_workers(&s) &&
                make_metrics(&s)) {
+        touch_ahead(&s);
         say_ready(&s);
         s.alive_every_ms = notify_interval_ms();
         notify_ready();
@@ -465,6 +476,7 @@ int server_run(const struct config *config, const struct log *log)
     metrics_stop(s.metrics);
     for (unsigned i = 0; i < s.worker_count; i++)
         worker_destroy(s.workers[i]);
+    ahead_stop(&s.ahead);
     stats_fini(&s.stats);
     store_destroy(s.store);
     auth_destroy(s.auth);

@@ -23,8 +23,9 @@
 #define LARGE_RANGE       4U    /* Addresses for large items, in times of the memory. */
 #define GHOST_SHARE       128U  /* Of the memory, for ghosts. */
 #define HUGE_FROM         ((size_t)128 << 20)
-#define HUGE_PAGE         ((size_t)2 << 20)
 #define HUGE_OVERFLOW     ((size_t)1 << 30)
+#define AHEAD_SHARE       64U   /* Of the memory, that is touched ahead of those who write, */
+#define AHEAD_MOST        ((uint64_t)64 << 20)
 #define CLASSES_FROM      128U /* Segments from which on items are kept apart by their time to live. */
 
 /* ---- making and ending ---- */
@@ -79,10 +80,10 @@ static void plan_layout(const struct store_config *config, struct layout *at)
     at->page_starts = at->page_map + at->large_pages / 8;
     at->ghosts = round_up(at->page_starts + at->large_pages / 8, 64);
     at->fixed_end = at->ghosts + at->ghost_rows * 64;
-    at->buckets = round_up(at->fixed_end, HUGE_PAGE);
-    at->overflow = round_up(at->buckets + at->bucket_max * sizeof(struct store_bucket), HUGE_PAGE);
-    at->arena = round_up(at->overflow + at->overflow_max * sizeof(struct store_bucket), HUGE_PAGE);
-    at->large = round_up(at->arena + ((size_t)at->segment_count << at->segment_shift), HUGE_PAGE);
+    at->buckets = round_up(at->fixed_end, STORE_HUGE_PAGE);
+    at->overflow = round_up(at->buckets + at->bucket_max * sizeof(struct store_bucket), STORE_HUGE_PAGE);
+    at->arena = round_up(at->overflow + at->overflow_max * sizeof(struct store_bucket), STORE_HUGE_PAGE);
+    at->large = round_up(at->arena + ((size_t)at->segment_count << at->segment_shift), STORE_HUGE_PAGE);
     at->end = at->large + at->large_pages * STORE_PAGE;
 }
 
@@ -156,6 +157,7 @@ static void init_parts(struct store *store, const struct layout *at)
     store->committed = store->fixed + store->first_index_bytes;
     store->epoch = 1;
     store->largest = largest_item(store);
+    store->ahead = store->limit / AHEAD_SHARE < AHEAD_MOST ? store->limit / AHEAD_SHARE : AHEAD_MOST;
     store->sweep_large = STORE_NONE;
     for (unsigned pool = 0; pool < POOL_COUNT; pool++) {
         init_writer(&store->mover[pool], (enum store_pool)pool);
@@ -207,6 +209,8 @@ int store_create(const struct store_config *config, struct store **store)
     int failure = draw_secrets(made);
     if (failure == 0)
         failure = pthread_mutex_init(&made->mutex, NULL);
+    if (failure == 0 && (failure = pthread_cond_init(&made->ahead_wanted, NULL)) != 0)
+        pthread_mutex_destroy(&made->mutex);
     if (failure != 0) {
         munmap(base, at.end);
         return failure;
@@ -219,6 +223,7 @@ void store_destroy(struct store *store)
 {
     if (store == NULL)
         return;
+    pthread_cond_destroy(&store->ahead_wanted);
     pthread_mutex_destroy(&store->mutex);
     munmap(store, store->mapped);
 }

@@ -280,6 +280,17 @@ enum store_result store_expire(struct store_worker *worker, const struct store_k
 enum store_result store_incr(struct store_worker *worker, const struct store_key *key,
                              const struct store_incr_args *args, int64_t *number);
 
+/**
+ * @brief Touch memory ahead of those who write while the store grows, until store_ahead_stop(). The kernel takes a fraction
+ *        of a millisecond to find a huge page, or several on a virtual machine: so no request waits for that. Up to a 64th of
+ *        the memory, 64 MiB at most, is resident before it is needed; it counts for the limit like everything else.
+ * @threads A thread of its own, one at most. The store works without, too.
+ */
+void store_ahead_run(struct store *store);
+
+/** @brief Let store_ahead_run() return; it may not even have begun. For good. */
+void store_ahead_stop(struct store *store);
+
 /** @brief Drop every item. One atomic step as seen by all workers. */
 void store_flush(struct store_worker *worker);
 

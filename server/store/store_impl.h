@@ -49,6 +49,7 @@
 #define STORE_CLASSES      3U /**< Classes of time to live, each with its own open segment. */
 #define STORE_SLICE        64U
 #define STORE_PAGE         4096U
+#define STORE_HUGE_PAGE    ((size_t)2 << 20)
 #define STORE_NONE         UINT32_MAX /**< No segment, no page. */
 #define STORE_NO_EXPIRY    UINT32_MAX /**< store_segment.last_expiry: not all items ever expire. */
 
@@ -257,6 +258,9 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint64_t large_wanted;       /**< Atomic hint: there was no run of so many pages; 0: there was. */
     uint32_t sweep_large;
     uint32_t workers_attached;
+    uint64_t ahead;              /**< Bytes of free segments that are kept touched while the memory fills, or 0. */
+    pthread_cond_t ahead_wanted;
+    bool ahead_stop;
 
     /* Of the maintainer. */
     struct store_job job;        /**< Draining. */
@@ -408,6 +412,9 @@ static inline struct store_bucket *store_overflow_of(const struct store *store, 
 /** @brief Charge bytes, for which free segments may be given up. @return false: there are not as many. */
 bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segments);
 
+/** @brief Charge bytes that nobody else will miss soon, and for which nothing is given up. @return false: there are none. */
+bool store_budget_spare(struct store *store, uint64_t bytes);
+
 /** @brief The class of a time to live. */
 unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now);
 
@@ -454,6 +461,22 @@ void store_list_init(struct store_list *list);
 void store_list_push(struct store *store, struct store_list *list, uint32_t segment);
 void store_list_remove(struct store *store, struct store_list *list, uint32_t segment);
 void store_update_available(struct store *store);
+
+/* ---- touching ahead (store_ahead.c) ---- */
+
+/** @brief Are there segments to be touched, and enough to be worth it? The mutex is held. */
+static inline bool store_ahead_due(const struct store *store)
+{
+    uint64_t size = store_segment_bytes(store), slice = store->ahead < STORE_HUGE_PAGE ? size : STORE_HUGE_PAGE;
+    return store->fresh < store->segment_count && store->committed + size <= store->limit &&
+           ((uint64_t)store->free.count << store->segment_shift) + slice <= store->ahead;
+}
+
+/** @brief Charge more of the index than it has grown to. @param[out] from  location of what is new. @return its bytes. */
+uint64_t store_index_ahead(struct store *store, uint64_t bytes, uint64_t *from);
+
+/** @brief The same for overflow buckets. */
+uint64_t store_overflow_ahead(struct store *store, uint64_t bytes, uint64_t *from);
 
 /* ---- large items (store_large.c) ---- */
 

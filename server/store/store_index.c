@@ -396,6 +396,44 @@ static bool split(struct store *store)
     return done;
 }
 
+/* ---- ahead of growth ---- */
+
+/* Charges as many buckets of a table as are to follow those in use. Answers how many; 0 where memory is short. */
+static uint64_t charge_ahead(struct store *store, uint64_t used, uint64_t charged, uint64_t most, uint64_t bytes)
+{
+    uint64_t wanted = (used + bytes / sizeof(struct store_bucket)) / CHARGE_BUCKETS * CHARGE_BUCKETS;
+    wanted = wanted < most ? wanted : most;
+    uint64_t more = wanted > charged ? (wanted - charged) * sizeof(struct store_bucket) : 0;
+    return more != 0 && store_budget_spare(store, more) ? more / sizeof(struct store_bucket) : 0;
+}
+
+static uint64_t location_of(const struct store *store, const struct store_bucket *table, uint64_t bucket)
+{
+    return (uint64_t)((const uint8_t *)(table + bucket) - store->base);
+}
+
+uint64_t store_index_ahead(struct store *store, uint64_t bytes, uint64_t *from)
+{
+    lock_word(&store->split_lock);
+    uint64_t charged = store->bucket_charged;
+    uint64_t more = charge_ahead(store, store->bucket_count, charged, store->bucket_max, bytes);
+    store_poke(&store->bucket_charged, charged + more);
+    store_publish(&store->split_lock, 0);
+    *from = location_of(store, store->buckets, charged);
+    return more * sizeof(struct store_bucket);
+}
+
+uint64_t store_overflow_ahead(struct store *store, uint64_t bytes, uint64_t *from)
+{
+    lock_word(&store->overflow_lock);
+    uint64_t charged = store->overflow_charged;
+    uint64_t more = charge_ahead(store, store->overflow_count, charged, store->overflow_max, bytes);
+    store_poke(&store->overflow_charged, charged + more);
+    store_publish(&store->overflow_lock, 0);
+    *from = location_of(store, store->overflow, charged);
+    return more * sizeof(struct store_bucket);
+}
+
 void store_index_note(struct store_worker *worker, int change)
 {
     struct store *store = worker->store;

@@ -119,15 +119,24 @@ bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segmen
         /* A free segment's pages go back, outside of the mutex, as that takes its time. */
         uint32_t segment = store->free.tail;
         store_list_remove(store, &store->free, segment);
+        set_state(&store->segments[segment], SEGMENT_UNUSED);
         pthread_mutex_unlock(&store->mutex);
         madvise(store_at(store, store_segment_location(store, segment)), store_segment_bytes(store), MADV_DONTNEED);
         pthread_mutex_lock(&store->mutex);
-        set_state(&store->segments[segment], SEGMENT_UNUSED);
         store_list_push(store, &store->unused, segment);
         store->committed -= store_segment_bytes(store);
         store_update_available(store);
         pthread_mutex_unlock(&store->mutex);
     }
+}
+
+bool store_budget_spare(struct store *store, uint64_t bytes)
+{
+    uint64_t keep = 2 * store_aside(store) << store->segment_shift;
+    pthread_mutex_lock(&store->mutex);
+    bool done = store->limit - store->committed >= bytes + keep && try_take(store, bytes);
+    pthread_mutex_unlock(&store->mutex);
+    return done;
 }
 
 /* ---- writing ---- */
@@ -183,6 +192,8 @@ static uint32_t take_segment(struct store *store, uint32_t keep)
         store->committed += store_segment_bytes(store);
     }
     store_update_available(store);
+    if (store_ahead_due(store))
+        pthread_cond_signal(&store->ahead_wanted);
     return segment;
 }
 

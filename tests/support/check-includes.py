@@ -63,6 +63,7 @@ LAYERS = (
                "server/buf.h", "server/log.h"),
           never=SOCKETS),
     Layer("watch over grace periods", ("server/grace.[ch]",), may=("server/log.h", "server/store/store.h"), never=SOCKETS),
+    Layer("memory ahead", ("server/ahead.[ch]",), may=("server/store/store.h",), never=SOCKETS),
     Layer("loop", ("server/worker.[ch]", "server/roster.[ch]", "server/conn*.[ch]"),
           may=("crabcache/wire.h", "crabcache/version.h", "server/worker.h", "server/roster.h", "server/conn.h", "server/conn_impl.h",
                "server/dispatch.h", "server/buf.h", "server/stats.h", "server/log.h")),

@@ -18,6 +18,7 @@ CALLS = {
     "mmap": "memory",
     "getrandom": "memory|random numbers",
     "pthread_mutex_init": "memory",
+    "pthread_cond_init": "memory",
     "malloc": "",
     "calloc": "",
     "signalfd": "signals",
@@ -102,6 +103,12 @@ def faults(preload: str, users: Path, call: str, forever: bool) -> Iterator[str]
 @pytest.mark.parametrize("call", CALLS)
 def test_every_call_at_start_may_fail(preload: str, users: Path, call: str, forever: bool) -> None:
     assert sum(1 for _ in faults(preload, users, call, forever)) > 0, "no call was made to fail: the test tests nothing"
+
+
+def test_memory_need_not_be_touched_ahead(preload: str, users: Path) -> None:
+    """The thread behind the two workers: the server runs without it, and says so."""
+    _, errors = start(preload, users, "pthread_create", 3, False)
+    assert "warning memory is not touched ahead of its use, no thread: " in errors
 
 
 def test_the_message_names_the_memory(preload: str, users: Path) -> None:

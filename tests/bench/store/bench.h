@@ -123,6 +123,12 @@ void measure_speed_small_pages(void);
 void measure_threads(void);
 void measure_overhead(void);
 void measure_overwrite(void);
-void measure_stalls(void);
+void measure_stalls_growing(void);
+void measure_stalls_growing_untouched(void);
+void measure_stalls_growing_touched(void);
+void measure_stalls_evicting(void);
+void measure_stalls_both_evicting(void);
+void measure_stalls_expiring(void);
+void measure_stalls_of_nothing(void);
 
 #endif

@@ -7,6 +7,9 @@
  *
  *     speed: 1 M items; many: 20 M; small-pages: both without huge pages; threads; overhead; overwrite; stall
  *
+ * Parts of a part have names, too: stall-grow, -untouched, -touched, -evict, -both, -expire,
+ * -nothing.
+ *
  * It is a measurement, not a test: it exits 0 whether the targets are reached or not.
  */
 #include <stdio.h>
@@ -26,7 +29,13 @@ static const struct {
              {"threads", measure_threads},
              {"overhead", measure_overhead},
              {"overwrite", measure_overwrite},
-             {"stall", measure_stalls}};
+             {"stall-grow", measure_stalls_growing},
+             {"stall-untouched", measure_stalls_growing_untouched},
+             {"stall-touched", measure_stalls_growing_touched},
+             {"stall-evict", measure_stalls_evicting},
+             {"stall-both", measure_stalls_both_evicting},
+             {"stall-expire", measure_stalls_expiring},
+             {"stall-nothing", measure_stalls_of_nothing}};
 
 #define PARTS (sizeof parts / sizeof parts[0])
 
@@ -38,13 +47,16 @@ static int usage(const char *what)
     return 2;
 }
 
-/* The part's number, or PARTS. */
-static unsigned part_of(const char *name)
+/* The parts of this name, as bits: one, or those whose names begin with it and a dash. */
+static unsigned parts_of(const char *name)
 {
-    unsigned i = 0;
-    while (i < PARTS && strcmp(parts[i].name, name) != 0)
-        i++;
-    return i;
+    size_t len = strlen(name);
+    unsigned found = 0;
+    for (unsigned i = 0; i < PARTS; i++) {
+        char after = strncmp(parts[i].name, name, len) == 0 ? parts[i].name[len] : 'x';
+        found |= (unsigned)(after == '\0' || after == '-') << i;
+    }
+    return found;
 }
 
 int main(int argc, char **argv)
@@ -56,8 +68,8 @@ int main(int argc, char **argv)
             hurry = 10;
         else if (strcmp(argv[i], "--json") == 0 && i + 1 < argc)
             json = argv[++i];
-        else if (part_of(argv[i]) < PARTS)
-            wanted |= 1U << part_of(argv[i]);
+        else if (parts_of(argv[i]) != 0)
+            wanted |= parts_of(argv[i]);
         else
             return usage(argv[i]);
     }

@@ -80,6 +80,7 @@ FAILING(int, socket, (int family, int type, int protocol), (family, type, protoc
 FAILING(int, bind, (int fd, const struct sockaddr *address, socklen_t len), (fd, address, len), -1, EACCES)
 FAILING(int, listen, (int fd, int backlog), (fd, backlog), -1, EADDRINUSE)
 FAILING(int, pthread_mutex_init, (pthread_mutex_t * mutex, const pthread_mutexattr_t *attributes), (mutex, attributes), EAGAIN, 0)
+FAILING(int, pthread_cond_init, (pthread_cond_t * cond, const pthread_condattr_t *attributes), (cond, attributes), EAGAIN, 0)
 FAILING(int, pthread_attr_init, (pthread_attr_t * attributes), (attributes), ENOMEM, 0)
 FAILING(int, pthread_attr_setstacksize, (pthread_attr_t * attributes, size_t size), (attributes, size), EINVAL, 0)
 FAILING(int, pthread_create, (pthread_t * thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument),
