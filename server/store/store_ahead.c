@@ -38,11 +38,12 @@ static bool touch(const struct store *store, uint64_t from, uint64_t bytes)
     return true;
 }
 
-/* Fresh segments up to the end of a huge page become free ones. Answers how many. The mutex is held. */
-static uint32_t take_fresh(struct store *store)
+uint32_t store_ahead_begin(struct store *store, uint32_t *first)
 {
     uint32_t count = 0;
     uint64_t size = store_segment_bytes(store);
+    pthread_mutex_lock(&store->mutex);
+    *first = store->fresh;
     while (store->fresh < store->segment_count && store->committed + size <= store->limit) {
         uint32_t segment = store->fresh;
         store_poke(&store->fresh, segment + 1);
@@ -54,14 +55,12 @@ static uint32_t take_fresh(struct store *store)
             break;
     }
     store_update_available(store);
+    pthread_mutex_unlock(&store->mutex);
     return count;
 }
 
-static bool touch_segments(struct store *store)
+bool store_ahead_end(struct store *store, uint32_t first, uint32_t count)
 {
-    pthread_mutex_lock(&store->mutex);
-    uint32_t first = store->fresh, count = take_fresh(store);
-    pthread_mutex_unlock(&store->mutex);
     bool good = touch(store, store_segment_location(store, first), (uint64_t)count << store->segment_shift);
     pthread_mutex_lock(&store->mutex);
     for (uint32_t i = first; i < first + count; i++) {
@@ -83,7 +82,7 @@ static bool touch_index(struct store *store)
 
 void store_ahead_run(struct store *store)
 {
-    bool ghosts = false, good = true;
+    bool ghosts = false;
     pthread_mutex_lock(&store->mutex);
     while (!store->ahead_stop) {
         if (!store_ahead_due(store)) {
@@ -92,7 +91,8 @@ void store_ahead_run(struct store *store)
         }
         bool many = store->committed > store->limit / GHOSTS_FROM;
         pthread_mutex_unlock(&store->mutex);
-        good = touch_segments(store) && touch_index(store);
+        uint32_t first, count = store_ahead_begin(store, &first);
+        bool good = store_ahead_end(store, first, count) && touch_index(store);
         if (good && many && !ghosts) {
             uint64_t at = (uint64_t)((uint8_t *)store->ghosts - store->base);
             good = ghosts = touch(store, at, store->fixed - at);

@@ -247,7 +247,7 @@ static void end_job(struct store *store, struct store_job *job)
         store->relinks++;
         put_back(store, job, POOL_KEPT);
     } else if (store_segment_live(at) >> 32 == 0) {
-        store->relinks = 0;
+        store->relinks = store->large_relinks = 0;
         store_segment_count(store, at, 0);
         store_segment_retire(store, job->segment);
         job->kind = JOB_NONE;
@@ -310,16 +310,19 @@ uint64_t store_drain_large(struct store_worker *worker, uint32_t page, enum stor
     bool expired = !gone && item.expiry <= store_now(store) && item.expiry != STORE_NEVER;
     enum store_pool pool = (enum store_pool)store_large_at(store, page)->pool;
     uint64_t freq = 0;
-    bool again = !gone && !expired &&
-                 (fate == LARGE_STAYS || (fate == LARGE_IF_HIT && deserves(store, pool, value, bytes, &freq)));
+    bool spared = fate == LARGE_IF_HIT && !store->hurry && store->large_relinks < STORE_LARGE_RELINKS &&
+                  deserves(store, pool, value, bytes, &freq);
+    bool again = !gone && !expired && (fate == LARGE_STAYS || spared);
     if (!again)
         store_publish(slot, (uint64_t)0);
     else if (fate == LARGE_IF_HIT)
         (void)__atomic_compare_exchange_n(slot, &value, (value & ~STORE_FREQ_MASK) | freq * STORE_FREQ_ONE, false,
                                           __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
     store_index_unlock(home);
-    if (again && fate == LARGE_IF_HIT)
+    if (again && fate == LARGE_IF_HIT) {
         store_large_requeue(store, page, next_pool(pool));
+        store->large_relinks++;
+    }
     if (!again) {
         store_release(store, location, bytes);
         store_index_note(worker, -1);
@@ -328,7 +331,7 @@ uint64_t store_drain_large(struct store_worker *worker, uint32_t page, enum stor
         store_count(&worker->counters.evictions_large, !expired && !gone);
         if (!expired && !gone && pool == POOL_SMALL)
             store_ghost_add(store, hash);
-        store->relinks = 0;
+        store->relinks = store->large_relinks = 0;
     }
     return STORE_PAGE;
 }

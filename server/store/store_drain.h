@@ -24,6 +24,9 @@ enum store_large_fate {
     LARGE_GOES
 };
 
+/** Large items that go round in a row, before one goes, hit or not. */
+#define STORE_LARGE_RELINKS 64U
+
 /** @brief Drop a large item that has expired, or was flushed, or is to go. @return bytes looked at. */
 uint64_t store_drain_large(struct store_worker *worker, uint32_t page, enum store_large_fate fate);
 

@@ -180,7 +180,8 @@ static bool choose_victim(struct store *store, const uint64_t live[POOL_COUNT], 
                           struct oldest *oldest)
 {
     enum store_pool order[POOL_COUNT] = {POOL_SMALL, POOL_MAIN, POOL_KEPT};
-    if (live[POOL_SMALL] <= all / 100 * SMALL_SHARE && store->relinks < RELINKS_MOST) {
+    bool going_round = store->relinks >= RELINKS_MOST || store->large_relinks >= STORE_LARGE_RELINKS;
+    if (live[POOL_SMALL] <= all / 100 * SMALL_SHARE && !going_round) {
         bool kept_first = live[POOL_KEPT] > all / 100 * KEPT_SHARE;
         order[0] = kept_first ? POOL_KEPT : POOL_MAIN;
         order[1] = kept_first ? POOL_MAIN : POOL_KEPT;

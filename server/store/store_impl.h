@@ -268,6 +268,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     struct store_writer mover[POOL_COUNT];
     uint32_t scan_from;
     uint32_t relinks;            /**< Segments relinked since one was drained. */
+    uint32_t large_relinks;      /**< Large items likewise. */
     uint32_t sweep_segment;
     enum store_pool sweep_pool;
     uint64_t sweep_after;
@@ -471,6 +472,15 @@ static inline bool store_ahead_due(const struct store *store)
     return store->fresh < store->segment_count && store->committed + size <= store->limit &&
            ((uint64_t)store->free.count << store->segment_shift) + slice <= store->ahead;
 }
+
+/**
+ * @brief Let fresh segments be free ones, up to the end of a huge page.
+ * @param[out] first  the first of them; they follow each other. @return how many.
+ */
+uint32_t store_ahead_begin(struct store *store, uint32_t *first);
+
+/** @brief Touch them, whatever has become of them meanwhile. @return false: the kernel does not know how. */
+bool store_ahead_end(struct store *store, uint32_t first, uint32_t count);
 
 /** @brief Charge more of the index than it has grown to. @param[out] from  location of what is new. @return its bytes. */
 uint64_t store_index_ahead(struct store *store, uint64_t bytes, uint64_t *from);

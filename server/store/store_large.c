@@ -8,8 +8,8 @@
  *
  * The page map has a bit for each page of the range, and another one where an item starts. Large items have a FIFO for
  * each pool, whose head competes with the pool's oldest segment by age (store_evict.c). If what survives leaves no run
- * of pages that is long enough, then what stands in the emptiest one is evicted, however often it was read; with
- * STORE_REFUSE such a put is refused.
+ * of pages that is long enough, then what stands in the emptiest one is evicted, however often it was read, unless it is
+ * pinned or not yet whole: then the next one is looked at. With STORE_REFUSE such a put is refused.
  *
  * Invariants: bits, list and budget change under the mutex; a large item is never moved, has room for any expiry always
  * (so EXPIRE never needs to copy it), and its pages go back to the kernel as soon as they are free, from its end on, in
@@ -21,6 +21,8 @@
 
 #define DISCARD_AT_ONCE 512U  /* Pages that one call gives back to the kernel: a fraction of a millisecond. */
 #define LOOK_AT_ONCE    1024U
+#define OBSTACLES_MOST  8U /* Items that cannot be evicted, past which a run is looked for. */
+#define NO_RUN          UINT64_MAX
 
 /* store_large.listed */
 #define LARGE_GONE   0U /* Retired, and counted in retired_large_bytes. */
@@ -81,37 +83,91 @@ static uint32_t find_pages(const struct store *store, uint64_t from, uint64_t en
     return STORE_NONE;
 }
 
-/* The start of a run of pages, of which the fewest are taken. */
-static uint64_t emptiest_run(const struct store *store, uint64_t pages)
+/* Runs of pages between items that cannot be evicted now: those that are being received, or pinned. */
+struct gaps {
+    uint64_t from[OBSTACLES_MOST + 1], end[OBSTACLES_MOST + 1]; /* In order. */
+    unsigned count;
+};
+
+static void cut_out(struct gaps *gaps, uint64_t from, uint64_t end)
 {
-    uint64_t words = (pages + 63) / 64, all = store->large_pages / 64, best = 0, least = UINT64_MAX, taken = 0;
-    for (uint64_t word = 0; word < all; word++) {
+    unsigned at = 0;
+    while (at + 1 < gaps->count && gaps->end[at] <= from)
+        at++;
+    for (unsigned i = gaps->count++; i > at + 1; i--) {
+        gaps->from[i] = gaps->from[i - 1];
+        gaps->end[i] = gaps->end[i - 1];
+    }
+    gaps->from[at + 1] = end;
+    gaps->end[at + 1] = gaps->end[at];
+    gaps->end[at] = from;
+}
+
+/* In [from, end): the start of a run of pages, of which the fewest are taken; `*least` are the fewest found so far. */
+static uint64_t emptiest_run(const struct store *store, uint64_t from, uint64_t end, uint64_t pages, uint64_t *least)
+{
+    uint64_t words = (pages + 63) / 64, first = (from + 63) / 64, best = NO_RUN, taken = 0;
+    for (uint64_t word = first; word < end / 64; word++) {
         taken += (uint64_t)__builtin_popcountll(store->page_map[word]);
-        if (word >= words)
+        if (word >= first + words)
             taken -= (uint64_t)__builtin_popcountll(store->page_map[word - words]);
-        if (word + 1 >= words && taken < least) {
-            least = taken;
+        if (word + 1 >= first + words && taken < *least) {
+            *least = taken;
             best = (word + 1 - words) * 64;
         }
     }
     return best;
 }
 
-uint32_t store_large_in_the_way(struct store *store, uint64_t pages)
+static bool is_obstacle(const struct store_large *large)
+{
+    return large->listed == LARGE_BUSY || large->listed == LARGE_HELD || store_load(&large->pins) != 0;
+}
+
+/* An item that stands in a run, to be evicted, or STORE_NONE: what is there waits for its end, or is an obstacle. */
+static uint32_t item_in(const struct store *store, uint64_t from, uint64_t pages, uint32_t *obstacle)
 {
     uint32_t found = STORE_NONE;
-    pthread_mutex_lock(&store->mutex);
-    uint64_t from = emptiest_run(store, pages), page = from;
+    uint64_t page = from;
     while (page > 0 && page_taken(store, page) && (store->page_starts[page / 64] >> page % 64 & 1) == 0)
         page--; /* It may begin before. */
-    for (; page < from + pages && page < store->large_pages && found == STORE_NONE; page++) {
+    for (; page < from + pages && page < store->large_pages; page++) {
         uint64_t left = store->page_starts[page / 64] >> page % 64;
-        if (left == 0)
+        if (left == 0) {
             page |= 63;
-        else if ((left & 1) != 0 && store_large_at(store, (uint32_t)page)->listed == LARGE_LISTED)
-            found = (uint32_t)page;
+        } else if ((left & 1) != 0) {
+            const struct store_large *large = store_large_at(store, (uint32_t)page);
+            if (is_obstacle(large)) {
+                *obstacle = (uint32_t)page;
+                return STORE_NONE;
+            }
+            if (found == STORE_NONE && large->listed == LARGE_LISTED)
+                found = (uint32_t)page;
+        }
     }
-    pthread_mutex_unlock(&store->mutex);
+    return found;
+}
+
+uint32_t store_large_in_the_way(struct store *store, uint64_t pages)
+{
+    struct gaps gaps = {.from = {0}, .end = {store->large_pages}, .count = 1};
+    uint32_t found = STORE_NONE;
+    while (found == STORE_NONE && gaps.count <= OBSTACLES_MOST) {
+        uint64_t run = NO_RUN, least = UINT64_MAX;
+        uint32_t obstacle = STORE_NONE;
+        pthread_mutex_lock(&store->mutex);
+        for (unsigned i = 0; i < gaps.count; i++) {
+            uint64_t other = emptiest_run(store, gaps.from[i], gaps.end[i], pages, &least);
+            run = other != NO_RUN ? other : run;
+        }
+        if (run != NO_RUN)
+            found = item_in(store, run, pages, &obstacle);
+        if (obstacle != STORE_NONE)
+            cut_out(&gaps, obstacle, obstacle + store_large_at(store, obstacle)->pages);
+        pthread_mutex_unlock(&store->mutex);
+        if (obstacle == STORE_NONE)
+            break;
+    }
     return found;
 }
 
@@ -164,14 +220,13 @@ bool store_large_place(struct store *store, uint64_t item_bytes, struct store_pl
         mark_pages(store, page, pages, true);
         mark_start(store, page, true);
         store_large_at(store, page)->listed = LARGE_BUSY; /* Being written. */
+        store_large_at(store, page)->pages = (uint32_t)pages;
         store->large_bytes += pages * STORE_PAGE;
     }
     pthread_mutex_unlock(&store->mutex);
     if (page == STORE_NONE)
         return false;
-    struct store_large *large = store_large_at(store, page);
-    large->pages = (uint32_t)pages;
-    large->seq = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
+    store_large_at(store, page)->seq = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
     uint64_t location = store->large_at + (uint64_t)page * STORE_PAGE + sizeof(struct store_large);
     *place = (struct store_place){.at = store_at(store, location),
                                   .location = location,

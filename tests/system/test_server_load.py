@@ -80,6 +80,26 @@ def test_memory_limit_holds_without_eviction(start_server) -> None:
         assert peer.stats()["store.evictions"] == "0"
 
 
+@pytest.mark.parametrize("eviction", ["evict", "none"])
+@needs_true_rss
+def test_overwriting_large_values_holds_the_limit(start_server, eviction: str) -> None:
+    """A dozen values of 70 KB to 4 MB, received right into the store, are overwritten over and over: RSS stays within the limit."""
+    memory = 64 * MIB
+    server = start_server("--memory", str(memory), "--eviction", eviction, "--threads", "2")
+    rng, block = random.Random(1), random.Random(2).randbytes(4_000_000)
+    with server.connect() as peer:
+        written = worst = 0
+        while written < 8 * memory:
+            size = rng.randrange(70_000, 4_000_000)
+            reply = peer.call(put(b"large%d" % rng.randrange(12), block[:size]))
+            assert isinstance(reply, wire.OkReply) or (eviction == "none" and reply.code == E.OUT_OF_MEMORY)
+            written += size
+            worst = max(worst, server.rss())
+        assert worst <= memory * 1.05 + 4 * MIB
+        stats = peer.stats()
+        assert int(stats["store.puts"]) > 100 and int(stats["connections.values_streamed"]) > 0
+
+
 @needs_true_rss
 def test_never_readers_hold_bounded_memory(start_server) -> None:
     """Clients that ask for much and read nothing are bounded by the budget, and a healthy one is served."""

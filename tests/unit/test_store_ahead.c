@@ -179,6 +179,31 @@ static void test_nobody_goes_without(void **state)
     }
 }
 
+/* The budget of segments that are just being touched goes to somebody else: then they are not resident in the end. */
+static void test_what_was_given_back_meanwhile(void **state)
+{
+    (void)state;
+    struct fixture f;
+    uint32_t first, count, size;
+    start(&f, MEMORY, STORE_EVICT, false);
+    size = store_segment_bytes(f.store);
+    count = store_ahead_begin(f.store, &first);
+    assert_int_equal(count, f.store->ahead / size);
+    assert_int_equal(f.store->free.count, count);
+    uint64_t rest = f.store->limit - f.store->committed + size;
+    assert_true(store_budget_take(f.store, rest, 0));
+    assert_in_range(f.store->unused.count, 1, count - 1);
+    if (store_ahead_end(f.store, first, count)) {
+        uint64_t there = resident(f.store, store_segment_location(f.store, first), (uint64_t)count * size);
+        assert_int_equal(there, (uint64_t)f.store->free.count * size);
+    }
+    pthread_mutex_lock(&f.store->mutex);
+    f.store->committed -= rest;
+    store_update_available(f.store);
+    pthread_mutex_unlock(&f.store->mutex);
+    stop(&f);
+}
+
 /* What was touched for segments is given back when large items need the bytes. */
 static void test_large_items_get_the_memory(void **state)
 {
@@ -280,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_free_segments_are_there_before_they_are_needed),
         cmocka_unit_test(test_the_index_is_charged_a_little_further),
         cmocka_unit_test(test_nobody_goes_without),
+        cmocka_unit_test(test_what_was_given_back_meanwhile),
         cmocka_unit_test(test_large_items_get_the_memory),
         cmocka_unit_test(test_a_store_that_is_full_leaves_nothing_to_do),
         cmocka_unit_test(test_stop_may_come_first),

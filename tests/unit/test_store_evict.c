@@ -340,6 +340,28 @@ static void test_a_hot_segment_goes_round_whole(void **state)
     stop(&f);
 }
 
+/* Large items that are all hot go round one by one: a write waits for some of them, and then one goes. */
+static void test_hot_large_items_go_round_in_bounds(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, (size_t)64 << 20, STORE_EVICT);
+    uint64_t items = 1000, most = 0, len = 100000;
+    for (uint64_t id = 0; id < items; id++)
+        put(&f, id, len);
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned hits = 0; hits < 3; hits++) {
+            for (uint64_t id = 0; id < items; id++)
+                (void)get(&f, id);
+        }
+        uint64_t orders = f.store->orders;
+        put(&f, items++, len);
+        most = f.store->orders - orders > most ? f.store->orders - orders : most;
+    }
+    assert_in_range(most, 32, 160); /* Without a bound, all of some 600. */
+    stop(&f);
+}
+
 static void test_going_round_renews_the_earliest_expiry(void **state)
 {
     (void)state;
@@ -555,6 +577,7 @@ int main(void)
         cmocka_unit_test(test_an_item_that_grew_is_on_trial_again),
         cmocka_unit_test(test_shifts_of_size_do_not_calcify),
         cmocka_unit_test(test_a_hot_segment_goes_round_whole),
+        cmocka_unit_test(test_hot_large_items_go_round_in_bounds),
         cmocka_unit_test(test_going_round_renews_the_earliest_expiry),
         cmocka_unit_test(test_copying_is_bounded_by_writing),
         cmocka_unit_test(test_the_unused_ends_of_segments_are_not_dead),

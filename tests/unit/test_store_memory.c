@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -276,36 +277,128 @@ static void take_pages(struct fixture *f, uint64_t from, uint64_t to, bool taken
     }
 }
 
+#define SURVIVOR 1000U
+#define SURVIVOR_BYTES 20000U
+
+/*
+ * Large items that were read, a little too close to each other for a run of pages to fit between them, as if what stood
+ * between them had come and gone. Answers how many.
+ */
+static uint64_t scatter_survivors(struct fixture *f, uint64_t run)
+{
+    struct store_view view;
+    uint64_t end = f->store->large_pages, count = 0;
+    for (uint64_t id = 100000; id < 101500; id++) /* Nothing is wrong with these. */
+        assert_int_equal(put(f, id, 500, STORE_NEVER), STORE_OK);
+    for (uint64_t at = 0; at + run < end; count++) {
+        assert_int_equal(put(f, SURVIVOR + count, SURVIVOR_BYTES, STORE_NEVER), STORE_OK);
+        at = page_of(f, SURVIVOR + count);
+        take_pages(f, 0, at + run - 1, true);
+    }
+    take_pages(f, 0, end, false);
+    for (uint64_t id = SURVIVOR; id < SURVIVOR + count; id++) {
+        take_pages(f, page_of(f, id), page_of(f, id) + store_large_pages(SURVIVOR_BYTES + 40), true);
+        for (unsigned hits = 0; hits < 3; hits++)
+            assert_int_equal(get(f, id, &view), STORE_OK);
+    }
+    store_quiesce(f->worker);
+    return count;
+}
+
 static void test_a_very_large_item_finds_its_run(void **state)
 {
     (void)state;
     struct fixture f;
-    struct store_view view;
     start(&f, 4 * STORE_MIN_MEMORY, STORE_EVICT);
-    size_t largest = store_max_value(f.store, 8), len = 20000;
-    uint64_t run = store_large_pages(largest), end = f.store->large_pages, count = 0;
-    for (uint64_t id = 100000; id < 101500; id++) /* Nothing is wrong with these. */
-        assert_int_equal(put(&f, id, 500, STORE_NEVER), STORE_OK);
-    /* Survivors that are a bit less than that apart, as if what stood between them had come and gone. */
-    for (uint64_t at = 0; at + run < end; count++) {
-        assert_int_equal(put(&f, 1000 + count, len, STORE_NEVER), STORE_OK);
-        at = page_of(&f, 1000 + count);
-        take_pages(&f, 0, at + run - 1, true);
-    }
-    take_pages(&f, 0, end, false);
-    for (uint64_t id = 1000; id < 1000 + count; id++) {
-        take_pages(&f, page_of(&f, id), page_of(&f, id) + store_large_pages(len + 40), true);
-        for (unsigned hits = 0; hits < 3; hits++)
-            assert_int_equal(get(&f, id, &view), STORE_OK);
-    }
-    store_quiesce(f.worker);
-    assert_true(count >= 6);
+    size_t largest = store_max_value(f.store, 8);
+    assert_true(scatter_survivors(&f, store_large_pages(largest)) >= 6);
     assert_int_equal(put(&f, 1, largest, STORE_NEVER), STORE_OK);
     assert_true(found(&f, 1, largest));
     struct store_stats stats = stats_of(&f);
     assert_in_range(stats.evictions, 1, 2);
     assert_int_equal(stats.refusals, 0);
     stop(&f);
+}
+
+/* What is pinned would stay where it is: it is not evicted in vain, and a run is made elsewhere. */
+static void test_a_very_large_item_finds_a_run_past_pins(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct store_view views[7];
+    start(&f, 4 * STORE_MIN_MEMORY, STORE_EVICT);
+    size_t largest = store_max_value(f.store, 8);
+    uint64_t count = scatter_survivors(&f, store_large_pages(largest));
+    uint64_t pinned = count - 1 < 7 ? count - 1 : 7;
+    for (uint64_t i = 0; i < pinned; i++) {
+        assert_int_equal(get(&f, SURVIVOR + i, &views[i]), STORE_OK);
+        assert_true(store_pin(f.worker, &views[i]));
+    }
+    store_quiesce(f.worker);
+    assert_int_equal(put(&f, 1, largest, STORE_NEVER), STORE_OK);
+    assert_true(found(&f, 1, largest));
+    for (uint64_t i = 0; i < pinned; i++) {
+        assert_true(found(&f, SURVIVOR + i, SURVIVOR_BYTES));
+        store_unpin(f.worker, views[i].pin);
+    }
+    assert_in_range(stats_of(&f).evictions, 1, 2);
+    stop(&f);
+}
+
+/* Bytes of the store that the kernel has given pages for. */
+static uint64_t resident(const struct store *store)
+{
+    uint64_t pages = store->mapped / STORE_PAGE, count = 0;
+    unsigned char *seen = malloc(pages);
+    assert_non_null(seen);
+    assert_int_equal(mincore(store->base, pages * STORE_PAGE, seen), 0);
+    for (uint64_t i = 0; i < pages; i++)
+        count += seen[i] & 1;
+    free(seen);
+    return count * STORE_PAGE;
+}
+
+/* What is overwritten goes back to the kernel: nothing is resident that is not charged. */
+static void check_overwritten_large_items(enum store_eviction eviction)
+{
+    struct fixture f;
+    uint64_t random = 1;
+    start(&f, 8 * STORE_MIN_MEMORY, eviction);
+    for (unsigned i = 0; i < 1000; i++) {
+        uint64_t id = store_random(&random) % 12;
+        size_t len = 20000 + store_random(&random) % (i % 100 < 50 ? 100000 : 2500000);
+        enum store_result result = put(&f, id, len, STORE_NEVER);
+        assert_true(result == STORE_OK || eviction == STORE_REFUSE);
+        store_quiesce(f.worker);
+        if (i % 20 == 0)
+            assert_in_range(resident(f.store), 1, f.store->committed);
+    }
+    assert_true(f.store->committed <= f.store->limit);
+    stop(&f);
+}
+
+static void test_a_stream_that_is_given_up_is_not_resident(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct store_stream stream;
+    start(&f, 8 * STORE_MIN_MEMORY, STORE_EVICT);
+    uint64_t one = 1, before = resident(f.store);
+    struct store_key key = key_of(&f, &one);
+    struct store_put_args args = {.value_len = 2000000, .ttl_ms = STORE_NEVER};
+    assert_true(store_stream_begin(f.worker, &key, &args, &stream));
+    store_fill(stream.value, stream.value_len, 1);
+    assert_in_range(resident(f.store), before + stream.value_len, f.store->committed);
+    store_stream_drop(f.worker, &stream);
+    assert_in_range(resident(f.store), 1, f.store->committed);
+    stop(&f);
+}
+
+static void test_overwritten_large_items_are_not_resident(void **state)
+{
+    (void)state;
+    check_overwritten_large_items(STORE_EVICT);
+    check_overwritten_large_items(STORE_REFUSE);
 }
 
 static void test_large_items_come_back_in_slices(void **state)
@@ -460,6 +553,9 @@ int main(void)
         cmocka_unit_test(test_eviction_keeps_the_newest),
         cmocka_unit_test(test_eviction_prefers_dead_space),
         cmocka_unit_test(test_a_very_large_item_finds_its_run),
+        cmocka_unit_test(test_a_very_large_item_finds_a_run_past_pins),
+        cmocka_unit_test(test_overwritten_large_items_are_not_resident),
+        cmocka_unit_test(test_a_stream_that_is_given_up_is_not_resident),
         cmocka_unit_test(test_large_items_come_back_in_slices),
         cmocka_unit_test(test_budget_given_back_can_be_had_at_once),
         cmocka_unit_test(test_refuse_fills_and_overwrites),
