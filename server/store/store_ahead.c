@@ -9,7 +9,7 @@
  *
  * Segments are touched when they are in the list of free ones already, charged as all of these are: writers take them, and
  * large items and the index get their bytes, as if they had been used before. The index is charged a little further than it
- * reaches. So the limit holds, and when the memory is full there is nothing left to be done.
+ * reaches, in stores of 64 MiB and more. So the limit holds, and when the memory is full there is nothing left to be done.
  *
  * Invariants: touching never changes a byte, so that it does not matter who uses the memory meanwhile; what was given back
  * to the kernel while it was touched is given back again.

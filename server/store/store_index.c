@@ -401,6 +401,8 @@ static bool split(struct store *store)
 /* Charges as many buckets of a table as are to follow those in use. Answers how many; 0 where memory is short. */
 static uint64_t charge_ahead(struct store *store, uint64_t used, uint64_t charged, uint64_t most, uint64_t bytes)
 {
+    if (bytes < CHARGE_BYTES)
+        return 0; /* A step would be too much for so small a store. */
     uint64_t wanted = (used + bytes / sizeof(struct store_bucket)) / CHARGE_BUCKETS * CHARGE_BUCKETS;
     wanted = wanted < most ? wanted : most;
     uint64_t more = wanted > charged ? (wanted - charged) * sizeof(struct store_bucket) : 0;
