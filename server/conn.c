@@ -260,10 +260,13 @@ static bool hold(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_
 static void hold_partial(struct conn_io *io, struct conn *c, const uint8_t *bytes, size_t len, uint64_t need)
 {
     bool large = need > CONN_IN_BYTES && len >= sizeof c->head;
-    if (hold(io, c, bytes, len))
-        c->frame = large ? (size_t)need : 0;
-    else
+    if (!hold(io, c, bytes, len)) {
         refuse(io, c, bytes, len);
+        return;
+    }
+    c->frame = large ? (size_t)need : 0;
+    c->frame_from = len;
+    c->frame_ms = io->now_ms;
 }
 
 /* ---------------------------------------------------------------------------------------------- ending */

@@ -82,6 +82,8 @@ struct conn {
     struct buf out;       /**< Executed and not sent: see buf_out_parked(); or none. */
     size_t held;          /**< Bytes in `in`, and of a stream, or else in `head`. */
     size_t frame;         /**< If not 0: `in` takes just one frame, of this size. */
+    size_t frame_from;    /**< So much of it came at once, */
+    uint64_t frame_ms;    /**< and then. */
     struct dispatch_stream stream; /**< If its value is not NULL: `in` takes only the frame's head, this the value. */
     uint64_t skip;        /**< Bytes of the stream to throw away. */
     uint64_t opened_ms;   /**< When its worker took it in. */

@@ -208,6 +208,26 @@ struct conn *roster_offender(const struct roster *roster, const struct conn *but
     return worst;
 }
 
+struct conn *roster_slowest(const struct roster *roster, bool streamed, uint64_t now_ms)
+{
+    const struct conn_link *head = &roster->lists[CONN_OWES_INPUT];
+    struct conn_link *link = head->next;
+    struct conn *slowest = NULL;
+    uint64_t least = ROSTER_LEAST_RATE;
+    for (unsigned looked = 0; link != head && looked < ROSTER_LOOK; looked++, link = link->next) {
+        struct conn *c = of_link(link);
+        uint64_t since_ms = now_ms - c->frame_ms;
+        if (c->frame == 0 || (c->stream.value != NULL) != streamed || since_ms < ROSTER_RATE_MS)
+            continue;
+        uint64_t rate = (uint64_t)(c->held - c->frame_from) * 1000 / since_ms;
+        if (rate < least) {
+            least = rate;
+            slowest = c;
+        }
+    }
+    return slowest;
+}
+
 /* ---- looking through them ---- */
 
 static struct conn *first_of(const struct roster *roster, unsigned list)

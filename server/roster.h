@@ -30,6 +30,15 @@
 /** Among how many of those that have not moved for the longest the one that holds the most is looked for. */
 #define ROSTER_LOOK 64U
 
+/**
+ * While a budget is used up, a large frame has to come at this many bytes per second, on the average since it began, or its
+ * connection gives way: else a few bytes now and then would hold memory for ever.
+ */
+#define ROSTER_LEAST_RATE 65536U
+
+/** After so long a frame's rate is known. */
+#define ROSTER_RATE_MS 5000U
+
 /** An idle connection is put in order this often at the most; its deadline is so much less exact. */
 #define ROSTER_GRAIN_MS 1000U
 
@@ -88,6 +97,13 @@ struct conn *roster_late(struct roster *roster, uint64_t now_ms, enum roster_rea
  * @return the connection, or NULL: nobody holds anything for so long.
  */
 struct conn *roster_offender(const struct roster *roster, const struct conn *but, uint64_t now_ms);
+
+/**
+ * @brief Of those that have to go on with a large frame, ROSTER_LOOK of them, the one that goes on most slowly.
+ * @param streamed  look at those whose value goes right into the store; else at those that hold a buffer for it.
+ * @return the connection, or NULL: none is slower than ROSTER_LEAST_RATE.
+ */
+struct conn *roster_slowest(const struct roster *roster, bool streamed, uint64_t now_ms);
 
 /** @brief One that is gone and can be freed, or NULL. */
 struct conn *roster_gone(const struct roster *roster);

@@ -43,6 +43,7 @@ static_assert(WORKER_BUFFER_BYTES >= CONN_IN_BYTES + CONN_AHEAD_BYTES + DISPATCH
 struct worker {
     struct buf_pool pool;
     struct conn_io io;
+    struct buf_budget *streams; /* or NULL */
     struct roster roster;
     const struct conn *served; /* the one that is being served */
     pthread_t thread;
@@ -154,15 +155,13 @@ static bool say_goodbye(struct worker *w, struct conn *c, uint16_t code)
     return settle(w, c, stands, false);
 }
 
-/* Take the memory of the worst offender; see struct conn_relief. */
-static bool give_up_one(void *context)
+/* Take a connection's memory. Answers false if there is none. */
+static bool give_up(struct worker *w, struct conn *c)
 {
-    struct worker *w = context;
-    struct conn *c = roster_offender(&w->roster, w->served, w->io.now_ms);
     if (c == NULL)
         return false;
     log_line(w->io.log, LOG_LEVEL_DEBUG, "connection %d closed: it holds %zu bytes, and buffers are used up", c->fd,
-             conn_held_bytes(c));
+             conn_held_bytes(c) + c->stream.value_len);
     stats_add(&w->io.counters->connections_aborted, 1);
     conn_give_way(&w->io, c, CRAB_ERR_BUSY);
     roster_place(&w->roster, c, true, w->io.now_ms);
@@ -171,10 +170,24 @@ static bool give_up_one(void *context)
     return true;
 }
 
-/* The budget is shared: others may be short of what only the clients of this worker hold. */
+/* Take the memory of the worst offender; see struct conn_relief. */
+static bool give_up_one(void *context)
+{
+    struct worker *w = context;
+    return give_up(w, roster_offender(&w->roster, w->served, w->io.now_ms));
+}
+
+static bool give_up_slowest(struct worker *w, bool streamed)
+{
+    return give_up(w, roster_slowest(&w->roster, streamed, w->io.now_ms));
+}
+
+/* The budgets are shared: others may be short of what only the clients of this worker hold. */
 static void give_way(struct worker *w)
 {
-    while (buf_budget_is_short(w->pool.budget) && give_up_one(w)) {
+    while (buf_budget_is_short(w->pool.budget) && (give_up_one(w) || give_up_slowest(w, false))) {
+    }
+    while (w->streams != NULL && buf_budget_is_short(w->streams) && give_up_slowest(w, true)) {
     }
 }
 
@@ -397,6 +410,7 @@ int worker_create(const struct worker_config *config, struct worker **worker)
     w->wake_fd = -1;
     w->done_fd = config->done_fd;
     w->number = config->number;
+    w->streams = config->dispatch.streams;
     roster_init(&w->roster, &config->times);
     pthread_mutex_init(&w->mailbox_lock, NULL);
     buf_pool_init(&w->pool, config->budget, config->cache_bytes);

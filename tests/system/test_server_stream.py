@@ -266,3 +266,37 @@ def test_reset_by_peer(shared_server: Server) -> None:
                 peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         wait_until(lambda: int(watcher.stats(b"connections")["connections.current"]) == before)
         wait_until(lambda: int(watcher.stats(b"store")["store.pinned"]) == 0)
+
+
+def test_tricklers_give_way(start_server) -> None:
+    """Large values that come byte by byte hold the room for values on their way only until others need it: the slowest of
+    their connections is closed, one that goes on at a modest pace is not."""
+    server = start_server("--memory", "64M", "--threads", "1")  # 8 MiB for values on their way, of which 6 are "used up"
+    large, modest = 3_200_000, 1_200_000
+    with server.connect() as steady, server.connect() as other, server.connect() as watcher:
+        frame = wire.encode_request(put(b"steady", bytes(modest)))
+        sent = 400_000
+        steady.send(frame[:sent])
+        tricklers = [server.connect() for _ in range(2)]
+        for peer in tricklers:
+            peer.send(header(wire.Op.PUT, 0, 1, large + 1) + b"k" + bytes(700_000))
+        wait_until(lambda: int(watcher.stats()["connections.values_streamed"]) == 3)
+        began, closed = time.monotonic(), 0
+        while not closed or sent < len(frame):
+            assert time.monotonic() - began < 60
+            for peer in tricklers:
+                try:
+                    peer.send(b"x")
+                except ConnectionError:
+                    pass
+            if time.monotonic() - began > sent / 150_000:
+                steady.send(frame[sent:sent + 150_000])
+                sent += 150_000
+            closed = int(watcher.stats()["connections.aborted"])
+            time.sleep(0.1)
+        assert isinstance(steady.receive(), wire.OkReply)
+        assert closed == 1 and time.monotonic() - began >= 5
+        assert isinstance(other.call(put(b"other", bytes(large))), wire.OkReply)
+        assert int(watcher.stats()["connections.values_streamed"]) == 4
+        for peer in tricklers:
+            peer.socket.close()

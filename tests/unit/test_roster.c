@@ -214,6 +214,40 @@ static void times_of_zero_are_no_deadlines(void **state)
     assert_null(late(f, UINT32_MAX, ROSTER_IDLE));
 }
 
+/* A turn at `now`; so much of a frame of a million bytes has come, of which the first ten at `began`. */
+static void large_frame(struct fixture *f, struct conn *c, size_t held, uint64_t began, uint64_t now, bool streamed)
+{
+    half_frame(f, c, 1, now);
+    c->held = held;
+    c->frame = 1000000;
+    c->frame_from = 10;
+    c->frame_ms = began;
+    c->stream.value = streamed ? f->bytes : NULL;
+}
+
+static void who_goes_on_too_slowly_gives_way(void **state)
+{
+    struct fixture *f = *state;
+    size_t enough = 10 + (size_t)ROSTER_LEAST_RATE * ROSTER_RATE_MS / 1000;
+    uint64_t now = 1000 + ROSTER_RATE_MS;
+    assert_null(roster_slowest(&f->roster, true, now));
+    for (unsigned i = 0; i < 4; i++)
+        large_frame(f, add(f, i, 1000), enough, 1000, now, i < 3);
+    assert_null(roster_slowest(&f->roster, true, now));
+    assert_ptr_equal(roster_slowest(&f->roster, true, now + 1), &f->conns[0]);
+    f->conns[1].held -= 100;
+    assert_ptr_equal(roster_slowest(&f->roster, true, now), &f->conns[1]);
+    f->conns[2].held = 10;
+    assert_ptr_equal(roster_slowest(&f->roster, true, now), &f->conns[2]);
+    assert_null(roster_slowest(&f->roster, false, now));
+    f->conns[3].held = 10;
+    assert_ptr_equal(roster_slowest(&f->roster, false, now), &f->conns[3]);
+    f->conns[2].frame_ms = f->conns[1].frame_ms = 1001;
+    assert_null(roster_slowest(&f->roster, true, now));
+    f->conns[3].frame = 0; /* It has only a little, in one buffer. */
+    assert_null(roster_slowest(&f->roster, false, now));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -225,6 +259,7 @@ int main(void)
         TEST(who_does_not_read_is_late_and_who_sips_is_not),
         TEST(ends_have_a_deadline_of_their_own),
         TEST(the_one_that_holds_the_most_gives_way),
+        TEST(who_goes_on_too_slowly_gives_way),
         TEST(each_is_visited_once),
         TEST(times_of_zero_are_no_deadlines),
     };
