@@ -164,13 +164,21 @@ static void add_up(struct totals *totals, const struct store_stats *stats)
     totals->slots += stats->index_slots;
 }
 
+static void *run_ahead(void *store)
+{
+    store_ahead_run(store);
+    return NULL;
+}
+
 static void run_round(struct round *round, uint64_t number, struct totals *totals)
 {
     struct store_config config = {.memory_bytes = round->memory, .eviction = round->eviction, .max_workers = THREADS};
     struct member *members = calloc(THREADS, sizeof(*members));
     struct store_stats stats;
+    pthread_t ahead;
     assert_non_null(members);
     assert_int_equal(store_create(&config, &round->store), 0);
+    assert_int_equal(pthread_create(&ahead, NULL, run_ahead, round->store), 0);
     for (unsigned i = 0; i < THREADS; i++) {
         members[i].round = round;
         members[i].random = number * THREADS + i;
@@ -180,6 +188,8 @@ static void run_round(struct round *round, uint64_t number, struct totals *total
         assert_int_equal(pthread_create(&members[i].thread, NULL, run_member, &members[i]), 0);
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(members[i].thread, NULL);
+    store_ahead_stop(round->store);
+    pthread_join(ahead, NULL);
     for (unsigned i = 0; i < THREADS; i++) {
         if (members[i].wrong != NULL)
             fail_msg("round %" PRIu64 ": %s", number, members[i].wrong);
