@@ -34,6 +34,9 @@
 /* How often one call fills and sends the output before the others have their turn. */
 #define ROUNDS 4U
 
+/* Longer inputs are not announced: with so many requests the wait for the first ones' memory is a small part. */
+#define ANNOUNCE_MAX 2048U
+
 /* Room for GOAWAY. */
 #define FAREWELL_MAX (CRAB_REPLY_HEADER + 2U + CRAB_MAX_ERROR_TEXT)
 
@@ -413,22 +416,34 @@ static bool is_plain(const struct conn_io *io, const struct conn *c)
            !io->stopping;
 }
 
-bool conn_receive_ahead(struct conn_io *io, struct conn *c, uint64_t *fetch)
+bool conn_ahead_is_full(const struct conn_io *io)
+{
+    return io->ahead.cap - io->ahead_len < CONN_AHEAD_ROOM;
+}
+
+bool conn_receive_ahead(struct conn_io *io, struct conn *c)
 {
     size_t len;
     uint8_t *to = io->ahead.data + io->ahead_len;
-    if (!c->small || !is_plain(io, c) || io->ahead.cap - io->ahead_len < CONN_AHEAD_ROOM ||
-        conn_receive(io, c, to, CONN_AHEAD_ROOM, &len) != CONN_DONE)
+    if (!c->small || !is_plain(io, c) || conn_receive(io, c, to, CONN_AHEAD_ROOM, &len) != CONN_DONE)
         return false;
     c->small = len < CONN_AHEAD_ROOM;
     c->ahead_at = (uint16_t)io->ahead_len;
     c->ahead_len = (uint16_t)len;
     io->ahead_len += len;
-    *fetch = dispatch_fetch(io->dispatch, to, len);
+    dispatch_fetch(io->dispatch, to, len);
     return true;
 }
 
-bool conn_run_ahead(struct conn_io *io, struct conn *c)
+bool conn_run_ahead(struct conn_io *io, struct conn *c, const struct conn *next)
 {
+    if (next != NULL && next->ahead_len <= ANNOUNCE_MAX)
+        dispatch_announce(io->dispatch, io->ahead.data + next->ahead_at, next->ahead_len);
     return run(io, c, io->ahead.data + c->ahead_at, c->ahead_len) || over(io);
+}
+
+void conn_end_ahead(struct conn_io *io)
+{
+    io->ahead_len = 0;
+    dispatch_announce(io->dispatch, NULL, 0);
 }

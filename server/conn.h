@@ -37,10 +37,10 @@ struct stats_worker;
 #define CONN_IN_BYTES BUF_LARGE
 
 /** Bytes of the buffer for what is received ahead; see conn_receive_ahead(). */
-#define CONN_AHEAD_BYTES ((size_t)16 << 10)
+#define CONN_AHEAD_BYTES ((size_t)32 << 10)
 
 /** Most that is received ahead for one connection. */
-#define CONN_AHEAD_ROOM ((size_t)2 << 10)
+#define CONN_AHEAD_ROOM ((size_t)8 << 10)
 
 /**
  * Of a large frame so much, and a sixteenth, must have come before room is taken in the store for its value: a promise
@@ -116,7 +116,7 @@ struct conn_io {
     struct conn_relief relief;
     struct buf in;                 /**< Where is received; CONN_IN_BYTES. */
     struct buf ahead;              /**< Where is received ahead; CONN_AHEAD_BYTES. */
-    size_t ahead_len;              /**< Bytes of it in use; set to 0 by the worker when none of it waits. */
+    size_t ahead_len;              /**< Bytes of it in use. */
     struct buf out_bytes;          /**< Of `out`. */
     struct buf_out out;            /**< Where is answered; empty between calls. */
     struct buf_ref refs[BUF_OUT_REFS];
@@ -161,14 +161,22 @@ bool conn_ready(struct conn_io *io, struct conn *c);
  * @brief Receive for a connection whose socket is ready, but execute nothing yet: that is for conn_run_ahead(), after other
  *        connections have received. Meanwhile memory can be waited for, and the kernel's code for receiving stays
  *        in the caches.
- * @param[out] fetch  for dispatch_fetch_item(), before conn_run_ahead().
- * @return false: nothing was done, because the connection is in an unusual state, expects much, or conn_io.ahead is full;
- *         then call conn_ready().
+ * @return false: nothing was done, because the connection is in an unusual state or expects much; then call conn_ready().
  */
-bool conn_receive_ahead(struct conn_io *io, struct conn *c, uint64_t *fetch);
+bool conn_receive_ahead(struct conn_io *io, struct conn *c);
 
-/** @brief Go on with a connection that conn_receive_ahead() received for. @return as conn_ready(). */
-bool conn_run_ahead(struct conn_io *io, struct conn *c);
+/** @brief Whether conn_io.ahead has no room for one more: then those that wait must be run. */
+bool conn_ahead_is_full(const struct conn_io *io);
+
+/**
+ * @brief Go on with a connection that conn_receive_ahead() received for.
+ * @param next  the one whose turn comes then, or NULL.
+ * @return as conn_ready().
+ */
+bool conn_run_ahead(struct conn_io *io, struct conn *c, const struct conn *next);
+
+/** @brief All that waited have had their turn: conn_io.ahead is free again. */
+void conn_end_ahead(struct conn_io *io);
 
 /**
  * @brief Say GOAWAY, if the client takes pushes, and end the stream; what waits to be executed is dropped.

@@ -3,12 +3,15 @@
  * From bytes to replies. dispatch_run() is the whole path of a request:
  *
  *     decode up to BATCH frames as views into the input     decode_batch()
- *     hash their keys, prefetch the index, then the items   prefetch_batch()
+ *     hash their keys, prefetch the index                   prefetch_index()
+ *     prefetch the items                                    prefetch_items()
  *     execute them strictly in order, each with its reply   execute()
  *
- * and again until the input holds no whole frame. Errors that the decoder found take their turn in the batch like
- * requests, since what comes before them may change the session. Which error a frame gets depends on the session as
- * it is at the frame's turn, and on nothing else: not on whether the frame was whole when it was looked at.
+ * and again until the input holds no whole frame. With the last batch of an input the memory is fetched of the input that
+ * dispatch_announce() named: see begin_next(). A batch depends on nothing but its input, so it may be made at any time while
+ * that stays as it is. Errors that the decoder found take their turn in the batch like requests, since what comes before them
+ * may change the session. Which error a frame gets depends on the session as it is at the frame's turn, and on nothing else:
+ * not on whether the frame was whole when it was looked at.
  */
 #include "server/dispatch.h"
 
@@ -26,10 +29,12 @@
 
 #define BATCH 64U
 
+/* Of the next input so many are begun: more of them would drive those of this one out of the nearest cache. */
+#define BATCH_AHEAD 16U
+
 /* How much of an item is prefetched: what of its value a GET will copy, and its key, for comparing. */
 #define PREFETCH_VALUE 64U
 #define PREFETCH_KEY   256U
-#define PREFETCH_USUAL 96U /* where the request is not at hand */
 
 /* What requests cost that take longer than most; see DISPATCH_TURN_COST. */
 #define STATS_COST 16U
@@ -51,13 +56,26 @@ struct entry {
     struct store_hint hint;
 };
 
+/* Frames of an input. */
+struct batch {
+    const uint8_t *in; /* from where on; NULL: there is no batch */
+    size_t len;        /* of the input, from there on */
+    size_t bytes;      /* of it in the batch */
+    uint64_t need;     /* of the first frame that is neither whole nor malformed; 0: none */
+    unsigned count;
+    _Alignas(64) struct entry entries[BATCH];
+};
+
 struct dispatch {
     struct command_env env;
     struct buf_releaser releaser;
     struct buf_budget *streams;
     unsigned until_timed; /* requests before the one that is timed, that one included */
     uint64_t random;      /* of the distances between them */
-    struct entry batch[BATCH];
+    const uint8_t *announced; /* the input after this one, or NULL */
+    size_t announced_len;
+    struct batch *now, *next; /* the one in execution, and the one after it */
+    struct batch batches[2];
 };
 
 /* -------------------------------------------------------------------------------------------- lifetime */
@@ -73,9 +91,10 @@ static void release(void *context, struct buf_ref *ref)
 
 int dispatch_create(const struct dispatch_config *config, struct dispatch **dispatch)
 {
-    struct dispatch *d = calloc(1, sizeof *d);
+    struct dispatch *d = aligned_alloc(_Alignof(struct dispatch), sizeof *d);
     if (d == NULL)
         return ENOMEM;
+    memset(d, 0, sizeof *d);
     d->env = (struct command_env){
         .store = config->store,
         .auth = config->auth,
@@ -87,6 +106,8 @@ int dispatch_create(const struct dispatch_config *config, struct dispatch **disp
     d->releaser = (struct buf_releaser){release, d};
     d->streams = config->streams;
     d->until_timed = 1;
+    d->now = &d->batches[0];
+    d->next = &d->batches[1];
     int error = ENOMEM;
     d->env.text = malloc(STATS_TEXT_BYTES);
     if (d->env.text == NULL)
@@ -170,28 +191,44 @@ static bool is_quiet_misuse(const struct session *session, uint8_t flags)
 
 /* ------------------------------------------------------------------------------------------- the stages */
 
-/* Decode whole and malformed frames; `need` is that of the first that is neither. */
-static unsigned decode_batch(struct dispatch *d, const uint8_t *in, size_t len, uint64_t *need)
+/* Decode up to `most` whole and malformed frames. */
+static void decode_batch(const struct dispatch *d, const uint8_t *in, size_t len, unsigned most, struct batch *batch)
 {
     size_t at = 0;
     unsigned count = 0;
-    *need = 0;
-    while (count < BATCH && at < len) {
-        struct entry *entry = &d->batch[count];
+    batch->need = 0;
+    while (count < most && at < len) {
+        struct entry *entry = &batch->entries[count];
         struct crab_frame frame;
         enum crab_decode outcome = crab_request_decode(in + at, len - at, d->env.max_value, &entry->request, &frame);
         if (outcome == CRAB_NEED_MORE) {
-            *need = frame.size;
+            batch->need = frame.size;
             break;
         }
         entry->size = frame.size;
         entry->error = outcome == CRAB_MALFORMED ? frame.error : 0;
         count++;
-        if (frame.size == 0 || frame.size > len - at)
-            break;
-        at += (size_t)frame.size;
+        bool goes_on = frame.size != 0 && frame.size <= len - at;
+        at = goes_on ? at + (size_t)frame.size : len;
     }
-    return count;
+    batch->in = in;
+    batch->len = len;
+    batch->bytes = at;
+    batch->count = count;
+}
+
+static void prefetch_index(const struct dispatch *d, struct batch *batch)
+{
+    for (unsigned i = 0; i < batch->count; i++) {
+        struct entry *entry = &batch->entries[i];
+        const struct crab_slice *key = &entry->request.head.key;
+        entry->hint = (struct store_hint){.item = NULL};
+        entry->key.len = 0;
+        if (entry->error != 0 || key->len == 0)
+            continue;
+        entry->key = store_key(d->env.store, key->data, key->len);
+        store_prefetch_index(d->env.store, entry->key.hash);
+    }
 }
 
 /*
@@ -199,12 +236,12 @@ static unsigned decode_batch(struct dispatch *d, const uint8_t *in, size_t len, 
  * passes, so that the second is short: a processor may let no prefetch retire before it knows the page, and waits
  * together for those misses of the TLB only that are within its reach.
  */
-static void prefetch_items(struct dispatch *d, unsigned count, bool overflow)
+static void prefetch_items_of(const struct dispatch *d, struct batch *batch, bool overflow)
 {
-    struct entry *sought[BATCH];
+    const struct entry *sought[BATCH];
     unsigned n = 0;
-    for (unsigned i = 0; i < count; i++) {
-        struct entry *entry = &d->batch[i];
+    for (unsigned i = 0; i < batch->count; i++) {
+        struct entry *entry = &batch->entries[i];
         if (entry->key.len == 0 || entry->hint.overflow != overflow)
             continue;
         store_locate(d->env.store, entry->key.hash, &entry->hint);
@@ -218,20 +255,45 @@ static void prefetch_items(struct dispatch *d, unsigned count, bool overflow)
     }
 }
 
-static void prefetch_batch(struct dispatch *d, unsigned count)
+static void prefetch_items(const struct dispatch *d, struct batch *batch)
 {
-    for (unsigned i = 0; i < count; i++) {
-        struct entry *entry = &d->batch[i];
-        const struct crab_slice *key = &entry->request.head.key;
-        entry->hint = (struct store_hint){.item = NULL};
-        entry->key.len = 0;
-        if (entry->error != 0 || key->len == 0)
-            continue;
-        entry->key = store_key(d->env.store, key->data, key->len);
-        store_prefetch_index(d->env.store, entry->key.hash);
+    prefetch_items_of(d, batch, false);
+    prefetch_items_of(d, batch, true);
+}
+
+/* Make d->now the batch at the start of an input, which begin_next() may have begun. */
+static void take_batch(struct dispatch *d, const uint8_t *in, size_t len)
+{
+    struct batch *batch = d->now;
+    if (d->next->in == in && d->next->len == len) {
+        d->now = d->next;
+        d->next = batch;
+        return;
     }
-    prefetch_items(d, count, false);
-    prefetch_items(d, count, true);
+    d->next->in = NULL;
+    decode_batch(d, in, len, BATCH, batch);
+    prefetch_index(d, batch);
+    prefetch_items(d, batch);
+}
+
+/* If d->now is the last batch of its input, begin the one of the next input. */
+static void begin_next(struct dispatch *d)
+{
+    struct batch *next = d->next;
+    next->in = NULL;
+    next->count = 0;
+    if (d->now->bytes < d->now->len || d->announced == NULL)
+        return;
+    decode_batch(d, d->announced, d->announced_len, BATCH_AHEAD, next);
+    prefetch_index(d, next);
+}
+
+void dispatch_announce(struct dispatch *dispatch, const uint8_t *in, size_t len)
+{
+    dispatch->announced = in;
+    dispatch->announced_len = len;
+    if (in == NULL)
+        dispatch->next->in = NULL;
 }
 
 static unsigned cost_of(const struct dispatch *d, const struct entry *entry)
@@ -409,66 +471,73 @@ static void fail_partial(struct dispatch *d, struct session *session, const uint
     result->skip = goes_on ? entry.size - len : 0;
 }
 
+/* Execute d->now, as far as it may be: where not, result->next says so. Returns whether all of it was executed. */
+static bool run_batch(struct dispatch *d, struct session *session, unsigned *spent, size_t len, struct buf_out *out,
+                      struct dispatch_result *result)
+{
+    const struct batch *batch = d->now;
+    for (unsigned i = 0; i < batch->count; i++) {
+        const struct entry *entry = &batch->entries[i];
+        if (*spent >= DISPATCH_TURN_COST || !has_room(out, entry->request.head.op)) {
+            result->next = *spent >= DISPATCH_TURN_COST ? DISPATCH_TURN : DISPATCH_OUTPUT;
+            return false;
+        }
+        *spent += cost_of(d, entry);
+        size_t left = len - result->consumed;
+        if (!execute(d, session, entry, out)) {
+            result->next = DISPATCH_CLOSE;
+            result->consumed = len;
+            return false;
+        }
+        result->skip = entry->size > left ? entry->size - left : 0;
+        result->consumed += entry->size > left ? left : (size_t)entry->size;
+    }
+    return true;
+}
+
+/* What is left of the input is part of a frame. */
+static void end_input(struct dispatch *d, struct session *session, const uint8_t *in, size_t len, struct buf_out *out,
+                      struct dispatch_result *result)
+{
+    result->need = d->now->need;
+    uint16_t error = judge_partial(d, session, in, len, result->need);
+    if (error != 0 && !has_room(out, 0))
+        result->next = DISPATCH_OUTPUT;
+    else if (error != 0)
+        fail_partial(d, session, in, len, error, out, result);
+}
+
 void dispatch_run(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,
                   struct buf_out *out, struct dispatch_result *result)
 {
     unsigned spent = 0;
+    bool goes_on = true;
     *result = (struct dispatch_result){.next = DISPATCH_INPUT};
-    while (result->consumed < len) {
+    while (goes_on && result->consumed < len) {
         const uint8_t *at = in + result->consumed;
         size_t left = len - result->consumed;
-        uint64_t need;
-        unsigned count = decode_batch(dispatch, at, left, &need);
-        prefetch_batch(dispatch, count);
-        for (unsigned i = 0; i < count; i++) {
-            const struct entry *entry = &dispatch->batch[i];
-            if (spent >= DISPATCH_TURN_COST || !has_room(out, entry->request.head.op)) {
-                result->next = spent >= DISPATCH_TURN_COST ? DISPATCH_TURN : DISPATCH_OUTPUT;
-                return;
-            }
-            spent += cost_of(dispatch, entry);
-            left = len - result->consumed;
-            if (!execute(dispatch, session, entry, out)) {
-                result->next = DISPATCH_CLOSE;
-                result->consumed = len;
-                return;
-            }
-            result->skip = entry->size > left ? entry->size - left : 0;
-            result->consumed += entry->size > left ? left : (size_t)entry->size;
+        take_batch(dispatch, at, left);
+        if (dispatch->now->count == 0) {
+            end_input(dispatch, session, at, left, out, result);
+            break;
         }
-        if (count != 0)
-            continue;
-        uint16_t error = judge_partial(dispatch, session, at, left, need);
-        result->need = need;
-        if (error == 0)
-            return;
-        if (!has_room(out, 0))
-            result->next = DISPATCH_OUTPUT;
-        else
-            fail_partial(dispatch, session, at, left, error, out, result);
-        return;
+        begin_next(dispatch);
+        goes_on = run_batch(dispatch, session, &spent, len, out, result);
+        prefetch_items(dispatch, dispatch->next);
     }
+    dispatch->announced = NULL;
+    dispatch->announced_len = 0;
 }
 
-uint64_t dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size_t len)
+void dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size_t len)
 {
     union crab_request request;
     struct crab_frame frame;
     if (crab_request_decode(in, len, dispatch->env.max_value, &request, &frame) != CRAB_WHOLE ||
         request.head.key.len == 0)
-        return 0;
-    uint64_t hash = store_key(dispatch->env.store, request.head.key.data, request.head.key.len).hash;
-    store_prefetch_index(dispatch->env.store, hash);
-    return hash;
-}
-
-void dispatch_fetch_item(const struct dispatch *dispatch, uint64_t what)
-{
-    struct store_hint hint = {.item = NULL};
-    if (what == 0)
         return;
-    store_locate(dispatch->env.store, what, &hint);
-    store_prefetch_item(&hint, PREFETCH_USUAL);
+    struct store_key key = store_key(dispatch->env.store, request.head.key.data, request.head.key.len);
+    store_prefetch_index(dispatch->env.store, key.hash);
 }
 
 void dispatch_refuse(struct dispatch *dispatch, struct session *session, const uint8_t *in, size_t len,

@@ -109,12 +109,17 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
 /**
  * @brief Begin to fetch what the first request of an input will look at, if the input is executed only after others.
  * @param in  bytes from the start of a frame on. @param len  how many.
- * @return for dispatch_fetch_item(); 0: there is nothing to fetch.
  */
-uint64_t dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size_t len);
+void dispatch_fetch(const struct dispatch *dispatch, const uint8_t *in, size_t len);
 
-/** @brief Go on with that, some tens of nanoseconds later. @param what  of dispatch_fetch(). */
-void dispatch_fetch_item(const struct dispatch *dispatch, uint64_t what);
+/**
+ * @brief Say what the input of the dispatch_run() after the next one will be, so that the next one lets memory be fetched for
+ *        it. If another input comes, nothing is lost but time.
+ * @param in  bytes from the start of a frame on, which must stay as they are until then, or until NULL is announced.
+ *            NULL: not known, and what was announced before does not count any more.
+ * @param len  how many.
+ */
+void dispatch_announce(struct dispatch *dispatch, const uint8_t *in, size_t len);
 
 /**
  * @brief Answer a frame that cannot be kept until it is whole with BUSY, and skip it.

@@ -108,42 +108,45 @@ static bool serve(struct worker *w, struct conn *c, bool ends)
     return settle(w, c, stands, ends);
 }
 
+/* Execute and send for those who have received ahead; while one does, the items of the next one are fetched. */
+static void serve_ahead(struct worker *w, struct conn *const *ahead, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct conn *c = ahead[i];
+        if (c->state == CONN_GONE)
+            continue;
+        w->served = c;
+        bool stands = conn_run_ahead(&w->io, c, i + 1 < count ? ahead[i + 1] : NULL);
+        w->served = NULL;
+        settle(w, c, stands, false);
+    }
+    conn_end_ahead(&w->io);
+}
+
 /*
- * Serve all that are ready. Most have one small piece of input: first each of them receives, then each executes and sends,
- * while the next one's item is fetched. Returns whether the mailbox was among them.
+ * Serve all that are ready. Most have little input: first as many of them as there is room for receive, then each executes
+ * and sends. Returns whether the mailbox was among them.
  */
 static bool serve_all(struct worker *w, const struct epoll_event *events, int count)
 {
-    struct {
-        struct conn *conn;
-        uint64_t fetch;
-    } ahead[WORKER_EVENTS];
+    struct conn *ahead[WORKER_EVENTS];
     unsigned waiting = 0;
     bool woken = false;
-    w->io.ahead_len = 0;
     for (int i = 0; i < count; i++) {
         struct conn *c = events[i].data.ptr;
         bool ends = (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
         if (c == NULL)
             woken = true;
-        else if (!ends && conn_receive_ahead(&w->io, c, &ahead[waiting].fetch))
-            ahead[waiting++].conn = c;
+        else if (!ends && conn_receive_ahead(&w->io, c))
+            ahead[waiting++] = c;
         else
             serve(w, c, ends);
+        if (conn_ahead_is_full(&w->io)) {
+            serve_ahead(w, ahead, waiting);
+            waiting = 0;
+        }
     }
-    for (unsigned i = 0; i < waiting; i++) {
-        struct conn *c = ahead[i].conn;
-        if (i == 0)
-            dispatch_fetch_item(w->io.dispatch, ahead[0].fetch);
-        if (i + 1 < waiting)
-            dispatch_fetch_item(w->io.dispatch, ahead[i + 1].fetch);
-        if (c->state == CONN_GONE)
-            continue;
-        w->served = c;
-        bool stands = conn_run_ahead(&w->io, c);
-        w->served = NULL;
-        settle(w, c, stands, false);
-    }
+    serve_ahead(w, ahead, waiting);
     return woken;
 }
 

@@ -25,7 +25,7 @@ struct log;
 #define WORKER_EVENTS 128
 
 /** Bytes of the budget that a worker takes for its shared buffers. */
-#define WORKER_BUFFER_BYTES ((size_t)144 << 10)
+#define WORKER_BUFFER_BYTES ((size_t)160 << 10)
 
 /** After the stop, how long what was received is still read and executed. */
 #define WORKER_GRACE_MS 500U

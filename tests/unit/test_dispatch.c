@@ -460,6 +460,93 @@ static void test_every_split(void **state)
     }
 }
 
+/* Execute one connection's input; each of its requests must be answered by this VALUE. */
+static void expect_values(struct scene *s, struct session *session, const uint8_t *in, size_t len, const char *value)
+{
+    struct dispatch_result result;
+    struct buf_out *out = &s->peer->out;
+    dispatch_run(s->peer->dispatch, session, in, len, out, &result);
+    assert_int_equal(result.next, DISPATCH_INPUT);
+    assert_int_equal(result.consumed, len);
+    size_t at = 0;
+    for (; at < out->len; at += CRAB_REPLY_HEADER + strlen(value)) {
+        assert_int_equal(out->data[at], CRAB_REP_VALUE);
+        assert_memory_equal(out->data + at + CRAB_REPLY_HEADER, value, strlen(value));
+    }
+    assert_int_equal(at, out->len);
+    assert_int_not_equal(at, 0);
+    buf_out_reset(out);
+}
+
+/* An input that was announced is decoded ahead of its turn. That must not be seen: neither when requests before it change what it
+ * asks for, nor when another input comes, nor when something else stands in its place by then. */
+static void test_announced_input(void **state)
+{
+    struct scene *s = scene_of(state);
+    struct session sessions[2] = {{.started = true}, {.started = true}};
+    SEND(s, put, KEY("one"), VALUE("1111"));
+    SEND(s, put, KEY("two"), VALUE("2222"));
+    EXPECT(s, ok, );
+    EXPECT(s, ok, );
+    play(s);
+    for (unsigned requests = 1; requests <= 200; requests = requests * 3 / 2 + 1) {
+        for (unsigned i = 0; i < requests; i++)
+            SEND(s, get, KEY("one"));
+        size_t len = s->stream.len;
+        for (unsigned i = 0; i < requests; i++)
+            SEND(s, get, KEY("two"));
+        uint8_t *ones = s->stream.data, *twos = s->stream.data + len;
+        assert_int_equal(s->stream.len, 2 * len);
+
+        dispatch_announce(s->peer->dispatch, twos, len); /* it comes, and so does the next one, which nobody announced */
+        expect_values(s, &sessions[0], ones, len, "1111");
+        expect_values(s, &sessions[1], twos, len, "2222");
+        expect_values(s, &sessions[0], ones, len, "1111");
+
+        dispatch_announce(s->peer->dispatch, twos, len); /* another one comes first, and then something else is there */
+        expect_values(s, &sessions[0], ones, len, "1111");
+        expect_values(s, &sessions[0], ones, len, "1111");
+        memcpy(twos, ones, len);
+        expect_values(s, &sessions[1], twos, len, "1111");
+
+        dispatch_announce(s->peer->dispatch, twos, len); /* it does not count any more */
+        expect_values(s, &sessions[0], ones, len, "1111");
+        dispatch_announce(s->peer->dispatch, NULL, 0);
+        memcpy(twos, ones, len - 3);
+        memcpy(twos + len - 3, "two", 3);
+        struct dispatch_result result;
+        dispatch_run(s->peer->dispatch, &sessions[1], twos, len, &s->peer->out, &result);
+        assert_memory_equal(s->peer->out.data + s->peer->out.len - 4, "2222", 4);
+        buf_out_reset(&s->peer->out);
+
+        dispatch_announce(s->peer->dispatch, twos, len - 1); /* of part of a frame, too; and it may be shorter than announced */
+        expect_values(s, &sessions[0], ones, len, "1111");
+        dispatch_run(s->peer->dispatch, &sessions[1], twos, len - 1, &s->peer->out, &result);
+        assert_int_equal(result.consumed, len - len / requests);
+        buf_out_reset(&s->peer->out);
+        s->stream.len = 0;
+    }
+}
+
+/* What an announced input asks for is what there is when its turn comes. */
+static void test_announced_input_sees_what_came_before(void **state)
+{
+    struct scene *s = scene_of(state);
+    struct session sessions[2] = {{.started = true}, {.started = true}};
+    SEND(s, put, KEY("k"), VALUE("old"));
+    EXPECT(s, ok, );
+    play(s);
+    SEND(s, put, KEY("k"), VALUE("new"));
+    size_t len = s->stream.len;
+    SEND(s, get, KEY("k"));
+    struct dispatch_result result;
+    dispatch_announce(s->peer->dispatch, s->stream.data + len, s->stream.len - len);
+    dispatch_run(s->peer->dispatch, &sessions[0], s->stream.data, len, &s->peer->out, &result);
+    assert_int_equal(s->peer->out.len, 1);
+    buf_out_reset(&s->peer->out);
+    expect_values(s, &sessions[1], s->stream.data + len, s->stream.len - len, "new");
+}
+
 /* Long pipelines, with answers that fill the output many times and values that are referred to. */
 static void test_output_fills(void **state)
 {
@@ -714,6 +801,8 @@ int main(void)
         TEST(test_fatal_errors),
         TEST(test_hello_states),
         TEST(test_every_split),
+        TEST(test_announced_input),
+        TEST(test_announced_input_sees_what_came_before),
         TEST(test_output_fills),
         TEST(test_turns),
         TEST(test_busy_refusal),
