@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     side.add_argument("--client", metavar="COMMAND", help="test the client that this command runs")
     output = made.add_argument_group("output")
     output.add_argument("--list", action="store_true", help="list the cases and run none")
+    output.add_argument("--clients", action="store_true", help="with --list or --coverage: those for clients")
     output.add_argument("--coverage", action="store_true", help="say clause by clause which cases there are, and what they found")
     output.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of what is printed (text)")
     output.add_argument("--json", type=Path, metavar="FILE", help="write JSON to a file, besides")
@@ -72,13 +73,22 @@ def server_side(options: argparse.Namespace) -> tuple[list[Case], object]:
     return CASES, lambda case: ServerContext(case, given)
 
 
+def client_side(options: argparse.Namespace) -> tuple[list[Case], object]:
+    """The cases for clients, and what makes their contexts."""
+    from .client import CASES, ClientContext, Options
+    from .client.play import ProcessClient
+
+    given = Options(start=lambda: ProcessClient(options.client), timeout_s=options.timeout, silence_s=options.silence)
+    return CASES, lambda case: ClientContext(case, given)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the kit; the exit status."""
     options = parser().parse_args(arguments)
-    side = "client" if options.client else "server"
+    side = "client" if options.client or options.clients else "server"
     if not (options.server or options.client or options.list or options.coverage):
         parser().error("one of --server and --client must be given")
-    every, make_context = server_side(options)
+    every, make_context = client_side(options) if side == "client" else server_side(options)
     cases = choose(every, options.cases)
     if not cases:
         parser().error(f"no case is called {' or '.join(options.cases)} (see --list)")

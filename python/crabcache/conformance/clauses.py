@@ -67,6 +67,8 @@ UNSEEN_OF_SERVERS = {
 UNSEEN_OF_CLIENTS = {
     "4.2.3": "no sum that a client computes can be brought to wrap from outside",
     "8.1.3": "a matter of the application, which decides what to send again",
+    "10.1.2": "a client that says no HELLO and has 65,537 requests to send is rare, and this takes long",
+    "A.1.1": "what a program does with the text of statistics",
     "13.3.2": "how the program around the client takes its secrets",
 }
 

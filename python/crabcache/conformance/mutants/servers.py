@@ -96,7 +96,7 @@ class TwoGoaways(ReferenceServer):
 @mutant("4.1.3/1", "it refuses flags that it does not know")
 class RefusesFlags(Session):
     def execute(self, request: Any) -> Any:
-        unknown = request.flags & ~(request.OWN_FLAGS | Flag.TAG | Flag.EXT | Flag.QUIET)
+        unknown = request.flags & ~int(request.OWN_FLAGS | Flag.TAG | Flag.EXT | Flag.QUIET)
         return error(ErrorCode.BAD_FLAGS) if unknown else super().execute(request)
 
 
@@ -166,7 +166,7 @@ class LongNull(Session):
 @mutant("4.6.1/1", "its errors never come wrapped")
 class BareErrors(Session):
     def answer(self, flags: int, tag: int | None, reply: wire.Reply) -> None:
-        super().answer(flags & ~Flag.TAG if isinstance(reply, wire.ErrorReply) and not flags & Flag.QUIET else flags, tag, reply)
+        super().answer(flags & ~int(Flag.TAG) if isinstance(reply, wire.ErrorReply) and not flags & Flag.QUIET else flags, tag, reply)
 
 
 @mutant("4.6.1/1", "it wraps by the wrong tag")
@@ -461,7 +461,7 @@ class ShortKeys(Session):
 @mutant("5.12.1/1", "it answers NULL to quiet requests")
 class QuietNull(Session):
     def answer(self, flags: int, tag: int | None, reply: wire.Reply) -> None:
-        super().answer(flags & ~Flag.QUIET if isinstance(reply, wire.NullReply) else flags, tag, reply)
+        super().answer(flags & ~int(Flag.QUIET) if isinstance(reply, wire.NullReply) else flags, tag, reply)
 
 
 @mutant("5.12.1/2", "LATE_ERROR names no request")
