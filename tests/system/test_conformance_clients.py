@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +60,29 @@ def test_the_python_client_conforms(monkeypatch: pytest.MonkeyPatch) -> None:
     non_strict, skipped = judge(lambda: ProcessClient(f"{sys.executable} -m crabcache.conformance.client.binding"))
     assert non_strict <= BLOCKING | {"3.8.2/2"}, "it notices GOAWAY only when the stream ends"
     assert skipped == {"3.4.5/1", "3.4.5/2", "5.12.5/1", "6.11.2/2", "7.1.1/1"}, "these need QUIET"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    program = shutil.which("node")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60).stdout if program else ""
+    if not version or int(version.lstrip("v").split(".")[0]) < 18:
+        pytest.skip("Node 18 or later is not installed")
+    return program
+
+
+def test_the_node_client_conforms(node: str) -> None:
+    assert judge(lambda: ProcessClient(f"{node} {ROOT}/docs/examples/node-client/shim.mjs")) == (set(), set())
+
+
+def test_the_node_clients_example(node: str, start_server, tmp_path: Path) -> None:
+    folder = ROOT / "docs" / "examples" / "node-client"
+    (example,) = re.findall(r"^```js\n(.*?)^```$", (folder / "README.md").read_text(), re.M | re.S)
+    program = tmp_path / "example.mjs"
+    server = start_server("--memory", "16M", "--threads", "1")
+    program.write_text(example.replace("./client.mjs", f"{folder}/client.mjs").replace("2722", str(server.port)))
+    ran = subprocess.run([node, str(program)], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("Recife null\n10n\n", "")
 
 
 @pytest.mark.parametrize("level", ["MUST", "SHOULD", "rule"])

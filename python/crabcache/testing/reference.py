@@ -244,14 +244,14 @@ class ReferenceServer:
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._run(self._serve, connection)
+            session = self._sessions[connection] = self.session_type(self)
+            self._run(self._serve, connection, session)
 
     def greeting(self) -> bytes:
         """What is said before anything was received: nothing [P-3.1.4]."""
         return b""
 
-    def _serve(self, connection: socket.socket) -> None:
-        session = self._sessions[connection] = self.session_type(self)
+    def _serve(self, connection: socket.socket, session: Session) -> None:
         try:
             connection.sendall(self.greeting())
             while not session.closing:

@@ -272,7 +272,7 @@ def remaining(link: Link) -> list[Any]:
 def stopping(context: ServerContext) -> None:
     """a server that stops says GOAWAY once where PUSH is on, answers what it executed, and ends its streams in order"""
     key = context.key()
-    asked, plain, silent = context.push(), context.connect(), context.connect()
+    silent, asked, plain = context.connect(), context.push(), context.connect()
     asked.ok(put(key))
     plain.ok(put(key))
     context.options.stop()
