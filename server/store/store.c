@@ -174,12 +174,14 @@ static void init_parts(struct store *store, const struct layout *at)
 
 /* Prefetching gains little if each access misses the TLB. But of the overflow buckets so few are used that only in a
  * large store a huge page is nothing among its items. */
-static void ask_for_huge_pages(const struct store *store)
+static void ask_for_huge_pages(struct store *store)
 {
-    if (store->limit < HUGE_FROM)
+    store->huge = store->limit >= HUGE_FROM;
+    store->huge_overflow = store->limit >= HUGE_OVERFLOW;
+    if (!store->huge)
         return;
     madvise(store->buckets, store->bucket_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
-    if (store->limit >= HUGE_OVERFLOW)
+    if (store->huge_overflow)
         madvise(store->overflow, store->overflow_max * sizeof(struct store_bucket), MADV_HUGEPAGE);
     madvise(store_at(store, store->arena_at), (size_t)store->segment_count << store->segment_shift, MADV_HUGEPAGE);
 }
@@ -209,7 +211,7 @@ int store_create(const struct store_config *config, struct store **store)
     int failure = draw_secrets(made);
     if (failure == 0)
         failure = pthread_mutex_init(&made->mutex, NULL);
-    if (failure == 0 && (failure = pthread_cond_init(&made->ahead_wanted, NULL)) != 0)
+    if (failure == 0 && (failure = pthread_cond_init(&made->ahead_call, NULL)) != 0)
         pthread_mutex_destroy(&made->mutex);
     if (failure != 0) {
         munmap(base, at.end);
@@ -223,7 +225,7 @@ void store_destroy(struct store *store)
 {
     if (store == NULL)
         return;
-    pthread_cond_destroy(&store->ahead_wanted);
+    pthread_cond_destroy(&store->ahead_call);
     pthread_mutex_destroy(&store->mutex);
     munmap(store, store->mapped);
 }

@@ -8,8 +8,9 @@
  *                                        <-- ahead --->
  *
  * Segments are touched when they are in the list of free ones already, charged as all of these are: writers take them, and
- * large items and the index get their bytes, as if they had been used before. The index is charged a little further than it
- * reaches, in stores of 64 MiB and more. So the limit holds, and when the memory is full there is nothing left to be done.
+ * large items and the index get their bytes, as if they had been used before. So the limit holds, and when
+ * the memory is full only the index is left to be touched: the next huge page of it, shortly before it is reached. That is not
+ * charged before it is, but no more than a huge page that is reached in part, of which the rest is resident, too.
  *
  * Invariants: touching never changes a byte, so that it does not matter who uses the memory meanwhile; what was given back
  * to the kernel while it was touched is given back again.
@@ -23,8 +24,8 @@
 #define MADV_POPULATE_WRITE 23 /* Since Linux 5.14. */
 #endif
 
-#define INDEX_SHARE 16U /* Of what is touched ahead: that much of buckets, and of overflow buckets. */
-#define GHOSTS_FROM 16U /* Ghosts are touched when 1/16 of the memory is in use. */
+#define INDEX_AHEAD ((uint64_t)1 << 20) /* Bytes of buckets to go, when the next huge page of them is touched. */
+#define GHOSTS_FROM 16U                 /* Ghosts are touched when 1/16 of the memory is in use. */
 
 /* Lets the kernel find the pages of [from, from + bytes). Answers false where it does not know how. */
 static bool touch(const struct store *store, uint64_t from, uint64_t bytes)
@@ -71,13 +72,72 @@ bool store_ahead_end(struct store *store, uint32_t first, uint32_t count)
     return good;
 }
 
+/* ---- the index ---- */
+
+/* A table of the index: where it is, how far it is charged, and how far it may grow. */
+struct table {
+    uint64_t at, charged, most;
+};
+
+static struct table table_of(const struct store *store, unsigned which)
+{
+    const struct store_bucket *buckets = which == 0 ? store->buckets : store->overflow;
+    uint64_t charged = store_peek(which == 0 ? &store->bucket_charged : &store->overflow_charged);
+    return (struct table){.at = (uint64_t)((const uint8_t *)buckets - store->base),
+                          .charged = charged * sizeof(struct store_bucket),
+                          .most = (which == 0 ? store->bucket_max : store->overflow_max) * sizeof(struct store_bucket)};
+}
+
+/* How far a table should be touched: small pages are no trouble, and are left alone. */
+static uint64_t goal_of(const struct store *store, unsigned which)
+{
+    struct table table = table_of(store, which);
+    if (!(which == 0 ? store->huge : store->huge_overflow) || store_peek(&store->ahead) == 0)
+        return 0;
+    uint64_t goal = (table.charged + INDEX_AHEAD + STORE_HUGE_PAGE - 1) / STORE_HUGE_PAGE * STORE_HUGE_PAGE;
+    return goal < table.most ? goal : table.most;
+}
+
 static bool touch_index(struct store *store)
 {
-    uint64_t from, bytes = store_index_ahead(store, store->ahead / INDEX_SHARE, &from);
-    if (!touch(store, from, bytes))
-        return false;
-    bytes = store_overflow_ahead(store, store->ahead / INDEX_SHARE, &from);
-    return touch(store, from, bytes);
+    bool good = true;
+    for (unsigned which = 0; which < 2 && good; which++) {
+        uint64_t from = store->ahead_touched[which], goal = goal_of(store, which);
+        if (goal > from) {
+            good = touch(store, table_of(store, which).at + from, goal - from);
+            store_poke(&store->ahead_touched[which], goal);
+        }
+    }
+    return good;
+}
+
+static bool index_wanted(const struct store *store)
+{
+    return store_peek(&store->ahead_touched[0]) < goal_of(store, 0) ||
+           store_peek(&store->ahead_touched[1]) < goal_of(store, 1);
+}
+
+void store_ahead_tell(struct store *store)
+{
+    if (!index_wanted(store))
+        return;
+    pthread_mutex_lock(&store->mutex);
+    pthread_cond_signal(&store->ahead_call);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+/* ---- the thread ---- */
+
+bool store_ahead_wanted(const struct store *store)
+{
+    return store_ahead_due(store) || index_wanted(store);
+}
+
+/* Touches segments, if any are due. */
+static bool touch_segments(struct store *store, bool due)
+{
+    uint32_t first, count = due ? store_ahead_begin(store, &first) : 0;
+    return count == 0 || store_ahead_end(store, first, count);
 }
 
 void store_ahead_run(struct store *store)
@@ -85,21 +145,20 @@ void store_ahead_run(struct store *store)
     bool ghosts = false;
     pthread_mutex_lock(&store->mutex);
     while (!store->ahead_stop) {
-        if (!store_ahead_due(store)) {
-            pthread_cond_wait(&store->ahead_wanted, &store->mutex);
+        if (!store_ahead_wanted(store)) {
+            pthread_cond_wait(&store->ahead_call, &store->mutex);
             continue;
         }
-        bool many = store->committed > store->limit / GHOSTS_FROM;
+        bool due = store_ahead_due(store), many = store->committed > store->limit / GHOSTS_FROM;
         pthread_mutex_unlock(&store->mutex);
-        uint32_t first, count = store_ahead_begin(store, &first);
-        bool good = store_ahead_end(store, first, count) && touch_index(store);
+        bool good = touch_segments(store, due) && touch_index(store);
         if (good && many && !ghosts) {
             uint64_t at = (uint64_t)((uint8_t *)store->ghosts - store->base);
             good = ghosts = touch(store, at, store->fixed - at);
         }
         pthread_mutex_lock(&store->mutex);
         if (!good)
-            store->ahead = 0; /* Nothing is due from now on. */
+            store_poke(&store->ahead, (uint64_t)0); /* Nothing is due from now on. */
     }
     pthread_mutex_unlock(&store->mutex);
 }
@@ -108,6 +167,6 @@ void store_ahead_stop(struct store *store)
 {
     pthread_mutex_lock(&store->mutex);
     store->ahead_stop = true;
-    pthread_cond_signal(&store->ahead_wanted);
+    pthread_cond_signal(&store->ahead_call);
     pthread_mutex_unlock(&store->mutex);
 }

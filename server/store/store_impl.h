@@ -226,7 +226,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint32_t classes;
     uint32_t item_max;           /**< Larger items get pages of their own. */
     uint64_t largest;            /**< Key and value of the largest item that fits. */
-    bool huge;
+    bool huge, huge_overflow;    /**< Huge pages were asked for. */
     uint8_t secret[STORE_SECRET_BYTES];
 
     /* Read by everybody, rarely written. */
@@ -258,8 +258,9 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint64_t large_wanted;       /**< Atomic hint: there was no run of so many pages; 0: there was. */
     uint32_t sweep_large;
     uint32_t workers_attached;
-    uint64_t ahead;              /**< Bytes of free segments that are kept touched while the memory fills, or 0. */
-    pthread_cond_t ahead_wanted;
+    uint64_t ahead;              /**< Atomic: bytes of free segments that are kept touched while the memory fills, or 0. */
+    uint64_t ahead_touched[2];   /**< Atomic; of the thread that touches: bytes of buckets, and of overflow buckets. */
+    pthread_cond_t ahead_call;
     bool ahead_stop;
 
     /* Of the maintainer. */
@@ -413,9 +414,6 @@ static inline struct store_bucket *store_overflow_of(const struct store *store, 
 /** @brief Charge bytes, for which free segments may be given up. @return false: there are not as many. */
 bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segments);
 
-/** @brief Charge bytes that nobody else will miss soon, and for which nothing is given up. @return false: there are none. */
-bool store_budget_spare(struct store *store, uint64_t bytes);
-
 /** @brief The class of a time to live. */
 unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now);
 
@@ -482,11 +480,11 @@ uint32_t store_ahead_begin(struct store *store, uint32_t *first);
 /** @brief Touch them, whatever has become of them meanwhile. @return false: the kernel does not know how. */
 bool store_ahead_end(struct store *store, uint32_t first, uint32_t count);
 
-/** @brief Charge more of the index than it has grown to. @param[out] from  location of what is new. @return its bytes. */
-uint64_t store_index_ahead(struct store *store, uint64_t bytes, uint64_t *from);
+/** @brief More of the index is charged now. */
+void store_ahead_tell(struct store *store);
 
-/** @brief The same for overflow buckets. */
-uint64_t store_overflow_ahead(struct store *store, uint64_t bytes, uint64_t *from);
+/** @brief Is there anything to be touched? Of the thread that does it; the mutex is held. */
+bool store_ahead_wanted(const struct store *store);
 
 /* ---- large items (store_large.c) ---- */
 

@@ -234,8 +234,10 @@ static uint32_t take_overflow(struct store *store)
     } else if (store->overflow_count < store->overflow_max) {
         if (store->overflow_count < store->overflow_charged ||
             store_budget_take(store, CHARGE_BYTES, store->reserve)) {
-            if (store->overflow_count == store->overflow_charged)
+            if (store->overflow_count == store->overflow_charged) {
                 store_poke(&store->overflow_charged, store->overflow_charged + CHARGE_BUCKETS);
+                store_ahead_tell(store);
+            }
             link = (uint32_t)++store->overflow_count;
         }
     }
@@ -374,6 +376,7 @@ static bool split(struct store *store)
         if (!store_budget_take(store, CHARGE_BYTES, store->reserve / 2))
             return false;
         store_poke(&store->bucket_charged, count + CHARGE_BUCKETS);
+        store_ahead_tell(store);
     }
     uint64_t bit = (uint64_t)1 << (63 - __builtin_clzll(count));
     struct store_bucket *home = &store->buckets[count - bit], *fresh = &store->buckets[count];
@@ -394,46 +397,6 @@ static bool split(struct store *store)
     store_index_unlock(fresh);
     store_index_unlock(home);
     return done;
-}
-
-/* ---- ahead of growth ---- */
-
-/* Charges as many buckets of a table as are to follow those in use. Answers how many; 0 where memory is short. */
-static uint64_t charge_ahead(struct store *store, uint64_t used, uint64_t charged, uint64_t most, uint64_t bytes)
-{
-    if (bytes < CHARGE_BYTES)
-        return 0; /* A step would be too much for so small a store. */
-    uint64_t wanted = (used + bytes / sizeof(struct store_bucket)) / CHARGE_BUCKETS * CHARGE_BUCKETS;
-    wanted = wanted < most ? wanted : most;
-    uint64_t more = wanted > charged ? (wanted - charged) * sizeof(struct store_bucket) : 0;
-    return more != 0 && store_budget_spare(store, more) ? more / sizeof(struct store_bucket) : 0;
-}
-
-static uint64_t location_of(const struct store *store, const struct store_bucket *table, uint64_t bucket)
-{
-    return (uint64_t)((const uint8_t *)(table + bucket) - store->base);
-}
-
-uint64_t store_index_ahead(struct store *store, uint64_t bytes, uint64_t *from)
-{
-    lock_word(&store->split_lock);
-    uint64_t charged = store->bucket_charged;
-    uint64_t more = charge_ahead(store, store->bucket_count, charged, store->bucket_max, bytes);
-    store_poke(&store->bucket_charged, charged + more);
-    store_publish(&store->split_lock, 0);
-    *from = location_of(store, store->buckets, charged);
-    return more * sizeof(struct store_bucket);
-}
-
-uint64_t store_overflow_ahead(struct store *store, uint64_t bytes, uint64_t *from)
-{
-    lock_word(&store->overflow_lock);
-    uint64_t charged = store->overflow_charged;
-    uint64_t more = charge_ahead(store, store->overflow_count, charged, store->overflow_max, bytes);
-    store_poke(&store->overflow_charged, charged + more);
-    store_publish(&store->overflow_lock, 0);
-    *from = location_of(store, store->overflow, charged);
-    return more * sizeof(struct store_bucket);
 }
 
 void store_index_note(struct store_worker *worker, int change)

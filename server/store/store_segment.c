@@ -130,15 +130,6 @@ bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segmen
     }
 }
 
-bool store_budget_spare(struct store *store, uint64_t bytes)
-{
-    uint64_t keep = 2 * store_aside(store) << store->segment_shift;
-    pthread_mutex_lock(&store->mutex);
-    bool done = store->limit - store->committed >= bytes + keep && try_take(store, bytes);
-    pthread_mutex_unlock(&store->mutex);
-    return done;
-}
-
 /* ---- writing ---- */
 
 unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now)
@@ -193,7 +184,7 @@ static uint32_t take_segment(struct store *store, uint32_t keep)
     }
     store_update_available(store);
     if (store_ahead_due(store))
-        pthread_cond_signal(&store->ahead_wanted);
+        pthread_cond_signal(&store->ahead_call);
     return segment;
 }
 

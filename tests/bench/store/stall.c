@@ -21,6 +21,7 @@
 #define SMALL    16U
 #define VALUE    64U
 #define LIFE_MS  60000U
+#define SETTLE_S 10U /* While the host of a virtual machine takes back what was freed, it stops the machine now and then. */
 #define CONTROL_BYTES    ((size_t)1 << 30)
 #define CONTROL_STEP     ((size_t)2 << 20)
 #define CONTROL_READS    4U    /* Lines of memory that a request needs, or so. */
@@ -144,7 +145,10 @@ static void grow(struct watch *watch, bool touched, bool with_thread)
     struct rig_worker worker;
     uint64_t items = 50000000U / hurry;
     size_t memory = items * (4 + KEY_BYTES + SMALL) + items * 64 * 3 / 14;
-    warm_memory(memory);
+    if (touched)
+        warm_memory(memory);
+    else
+        sleep(SETTLE_S);
     rig_init(&rig, memory, STORE_EVICT, false);
     if (touched)
         rig_touch(&rig, items);
@@ -180,13 +184,15 @@ static void *run_other(void *argument)
 }
 
 /* A store whose items take all of its memory. Answers how many were put. */
-static uint64_t fill(struct rig *rig, struct rig_worker *worker)
+static uint64_t fill(struct rig *rig, struct rig_worker *worker, struct ahead *ahead)
 {
     size_t memory = (size_t)1 << 30;
     uint64_t items = memory / (KEY_BYTES + VALUE);
     warm_memory(memory);
     rig_init(rig, memory, STORE_EVICT, false);
     rig_touch(rig, items);
+    if (ahead_start(ahead, rig->store) != 0)
+        abort();
     rig_attach(worker, rig, 0);
     rig_fill(worker, 0, items, VALUE, 0);
     return items;
@@ -196,12 +202,14 @@ static void evict(struct watch *watch)
 {
     struct rig rig;
     struct rig_worker worker;
-    uint64_t items = fill(&rig, &worker);
+    struct ahead ahead;
+    uint64_t items = fill(&rig, &worker, &ahead);
     put_watched(&worker, watch, items, 30000000U / hurry, VALUE, 0);
     report_watch(watch, "evicting, new keys only", rig.store);
     memset(watch, 0, sizeof *watch);
     put_watched(&worker, watch, items * 4, 30000000U / hurry, VALUE, 50);
     report_watch(watch, "evicting, half of the requests read", rig.store);
+    ahead_stop(&ahead);
     rig_detach(&worker);
     rig_fini(&rig);
 }
@@ -211,7 +219,8 @@ static void evict_both(struct watch *watch)
     struct rig rig;
     struct rig_worker worker;
     struct other other = {.stop = false};
-    uint64_t items = fill(&rig, &worker);
+    struct ahead ahead;
+    uint64_t items = fill(&rig, &worker, &ahead);
     rig_attach(&other.worker, &rig, 1);
     pthread_create(&other.thread, NULL, run_other, &other);
     put_watched(&worker, watch, items, 30000000U / hurry, VALUE, 0);
@@ -221,6 +230,7 @@ static void evict_both(struct watch *watch)
     __atomic_store_n(&other.stop, true, __ATOMIC_RELAXED);
     pthread_join(other.thread, NULL);
     report_watch(watch, "the same, half of this one's requests reading", rig.store);
+    ahead_stop(&ahead);
     rig_detach(&other.worker);
     rig_detach(&worker);
     rig_fini(&rig);
