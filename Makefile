@@ -323,6 +323,12 @@ soak-store: ## VERIFIED_READS=1000000000 verified reads of the store amid everyt
 planted-bugs: ## Plant known kinds of bugs into the store, one by one: the tests must catch each (a quarter of an hour)
 	@tests/support/planted-bugs
 
+RUNS ?= 1000000
+
+.PHONY: chaos-client
+chaos-client: $(B)/tests/unit/test_client_chaos ## RUNS=1000000 pipelines of the client against harmed replies, in MODE (CRAB_CHAOS_SEED=1)
+	@CRAB_CHAOS_RUNS=$(RUNS) $<
+
 SOAK_SECONDS ?= 600
 
 .PHONY: soak

@@ -29,6 +29,12 @@ static inline size_t buffer_used(const struct buffer *buffer)
     return buffer->end - buffer->start;
 }
 
+/** @brief The first filled byte; NULL while nothing was ever filled, as NULL must not be added to. */
+static inline uint8_t *buffer_front(const struct buffer *buffer)
+{
+    return buffer->data != NULL ? buffer->data + buffer->start : NULL;
+}
+
 /** @brief How many bytes fit behind the filled ones without moving anything. */
 static inline size_t buffer_room(const struct buffer *buffer)
 {

@@ -44,7 +44,7 @@ enum crab_status conn_check_options(const struct crab_conn_options *options, str
     return CRAB_OK;
 }
 
-struct crab_conn *conn_create(const struct crab_conn_options *options)
+struct crab_conn *conn_make(const struct crab_conn_options *options)
 {
     struct crab_allocator allocator = {.resize = resize_by_libc};
     if (options->allocator != NULL)
@@ -98,7 +98,7 @@ enum crab_status crab_conn_open(const struct crab_conn_options *options, struct 
     enum crab_status status = conn_check_options(options, failure);
     if (status != CRAB_OK)
         return status;
-    struct crab_conn *made = conn_create(options);
+    struct crab_conn *made = conn_make(options);
     if (made == NULL)
         return net_fail(failure, CRAB_E_NO_MEMORY, 0, "no memory for a connection");
 

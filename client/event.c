@@ -44,7 +44,7 @@ static bool front_is_here(const struct crab_conn *conn)
     struct crab_frame frame;
     if (conn->pour.active)
         return false;
-    return crab_reply_decode(conn->in.data + conn->in.start, buffer_used(&conn->in), conn->max_reply, &reply, &frame) !=
+    return crab_reply_decode(buffer_front(&conn->in), buffer_used(&conn->in), conn->max_reply, &reply, &frame) !=
            CRAB_NEED_MORE;
 }
 

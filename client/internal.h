@@ -199,7 +199,7 @@ __attribute__((format(printf, 3, 4))) void conn_log(struct crab_conn *conn, enum
 enum crab_status conn_check_options(const struct crab_conn_options *options, struct crab_failure *failure);
 
 /** @brief A connection without a socket. @return NULL: no memory */
-struct crab_conn *conn_create(const struct crab_conn_options *options);
+struct crab_conn *conn_make(const struct crab_conn_options *options);
 
 /** @brief Close the socket and free everything, without telling anybody. */
 void conn_destroy(struct crab_conn *conn);

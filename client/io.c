@@ -26,6 +26,9 @@
 #define READ_MOST ((size_t)256 * 1024)
 #define READ_CRUMB ((size_t)4 * 1024)
 
+/* How often the last words of a connection are read again after a signal. */
+#define INTERRUPTED_MOST 100U
+
 enum crab_status conn_complain(struct crab_conn *conn, enum crab_status status, const char *text)
 {
     (void)snprintf(conn->text, sizeof conn->text, "%s", text);
@@ -76,16 +79,19 @@ static enum crab_status break_timeout(struct crab_conn *conn)
     return conn_break(conn, CRAB_E_TIMEOUT, 0, "no answer within %u ms", (unsigned)conn->timeout_ms);
 }
 
+/* Interrupted is like not ready: whoever waits then looks at the clock, so that even a storm of signals ends. */
+static bool is_not_now(int failed)
+{
+    return failed == EAGAIN || failed == EWOULDBLOCK || failed == EINTR;
+}
+
 /* Receive what is there. CRAB_OK: some bytes; CRAB_EMPTY: none now; otherwise the connection is broken. */
 static enum crab_status receive_some(struct crab_conn *conn)
 {
     struct buffer *in = &conn->in;
     if (buffer_room(in) == 0 && !buffer_reserve(in, &conn->allocator, READ_LEAST))
         return conn_break(conn, CRAB_E_NO_MEMORY, 0, "no memory for %zu bytes of replies", READ_LEAST);
-    ssize_t got;
-    do
-        got = recv(conn->fd, in->data + in->end, buffer_room(in), MSG_DONTWAIT);
-    while (got < 0 && errno == EINTR);
+    ssize_t got = recv(conn->fd, in->data + in->end, buffer_room(in), MSG_DONTWAIT);
     if (got > 0) {
         in->end += (size_t)got;
         /* Filled to the brim: there is more to come, so the next read may be larger. Failing to grow is no harm. */
@@ -97,7 +103,7 @@ static enum crab_status receive_some(struct crab_conn *conn)
         conn->ended = true;
         return conn_break(conn, CRAB_E_CLOSED, 0, "the server closed the connection");
     }
-    if (errno == EAGAIN || errno == EWOULDBLOCK)
+    if (is_not_now(errno))
         return CRAB_EMPTY;
     if (errno == ECONNRESET || errno == EPIPE)
         return conn_break(conn, CRAB_E_CLOSED, errno, "the connection was reset");
@@ -110,14 +116,16 @@ static enum crab_status send_failed(struct crab_conn *conn, int failed)
     if (failed != EPIPE && failed != ECONNRESET)
         return conn_break(conn, CRAB_E_SYSTEM, failed, "sending failed");
     struct buffer *in = &conn->in;
-    while (buffer_used(in) < conn->max_buffered) {
+    for (unsigned interrupted = 0; buffer_used(in) < conn->max_buffered && interrupted < INTERRUPTED_MOST;) {
         if (buffer_room(in) == 0 && !buffer_reserve(in, &conn->allocator, READ_LEAST))
             break;
         ssize_t got = recv(conn->fd, in->data + in->end, buffer_room(in), MSG_DONTWAIT);
-        if (got <= 0 && !(got < 0 && errno == EINTR))
+        if (got == 0 || (got < 0 && errno != EINTR))
             break;
         if (got > 0)
             in->end += (size_t)got;
+        else
+            interrupted++;
     }
     return conn_break(conn, CRAB_E_CLOSED, failed, "the connection was closed while sending");
 }
@@ -134,12 +142,9 @@ static enum crab_status send_some(struct crab_conn *conn, struct crab_slice *tai
     if (tail->len != 0) /* iov_base wants a pointer to non-const; sendmsg() only reads */
         parts[count++] = (struct iovec){.iov_base = (void *)(uintptr_t)tail->data, .iov_len = tail->len};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
-    ssize_t sent;
-    do
-        sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
+    ssize_t sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK)
+        if (is_not_now(errno))
             return CRAB_EMPTY;
         return send_failed(conn, errno);
     }

@@ -258,7 +258,7 @@ static enum crab_status refuse_unasked(struct crab_conn *conn)
 {
     union crab_reply reply;
     struct crab_frame frame;
-    const uint8_t *start = conn->in.data + conn->in.start;
+    const uint8_t *start = buffer_front(&conn->in);
     bool whole = crab_reply_decode(start, buffer_used(&conn->in), conn->max_reply, &reply, &frame) == CRAB_WHOLE;
     if (*start == CRAB_REP_ERROR && !whole) /* whether it closes the stream is still to come */
         return CRAB_OK;
@@ -279,7 +279,7 @@ enum crab_status conn_take_pushes(struct crab_conn *conn)
         union crab_reply push;
         struct crab_frame frame;
         enum crab_decode decoded =
-            crab_reply_decode(in->data + in->start, buffer_used(in), conn->max_reply, &push, &frame);
+            crab_reply_decode(buffer_front(in), buffer_used(in), conn->max_reply, &push, &frame);
         if (decoded == CRAB_MALFORMED)
             return break_malformed(conn, &frame);
         if (decoded == CRAB_NEED_MORE)
@@ -355,7 +355,7 @@ static enum crab_decode next_frame(struct crab_conn *conn, union crab_reply *rep
     struct buffer *in = &conn->in;
     if (!conn->pour.active) {
         enum crab_decode decoded =
-            crab_reply_decode(in->data + in->start, buffer_used(in), conn->max_reply, reply, frame);
+            crab_reply_decode(buffer_front(in), buffer_used(in), conn->max_reply, reply, frame);
         if (decoded == CRAB_WHOLE)
             buffer_drop(in, (size_t)frame->size);
         if (decoded != CRAB_NEED_MORE || stream_begin(conn) != CRAB_OK)

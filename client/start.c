@@ -92,7 +92,7 @@ enum crab_status crab_conn_start(const struct crab_conn_options *options, struct
     enum crab_status status = conn_check_options(options, failure);
     if (status != CRAB_OK)
         return status;
-    struct crab_conn *made = conn_create(options);
+    struct crab_conn *made = conn_make(options);
     if (made == NULL)
         return net_fail(failure, CRAB_E_NO_MEMORY, 0, "no memory for a connection");
     made->events = true;

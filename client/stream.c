@@ -55,7 +55,7 @@ enum crab_status stream_begin(struct crab_conn *conn)
     if (front == NULL || front->sink == NULL)
         return CRAB_EMPTY;
     union crab_reply reply;
-    size_t head = read_head(in->data + in->start, buffer_used(in), &reply);
+    size_t head = read_head(buffer_front(in), buffer_used(in), &reply);
     if (head == 0)
         return CRAB_EMPTY;
     enum crab_status status = conn_check_answer(conn, &reply);
@@ -75,7 +75,7 @@ bool stream_pour(struct crab_conn *conn, uint64_t *wanted)
     size_t len = left < used ? left : used;
     if (len != 0) {
         struct crab_result head;
-        struct crab_slice piece = slice_of(conn->in.data + conn->in.start, len);
+        struct crab_slice piece = slice_of(buffer_front(&conn->in), len);
         reply_to_result(&pour->reply, &head);
         head.request = conn->ring[conn->ring_first].op;
         head.tag = conn->ring[conn->ring_first].tag;

@@ -5,7 +5,8 @@
     seed.py TARGET FOLDER
 
 decode_request and decode_reply get one file for each vector of their direction.  dispatch reads a stream of requests,
-so it gets each request vector, and pipelines: 16 valid requests of a file of vectors one after the other.
+so it gets each request vector, and pipelines: 16 valid requests of a file of vectors one after the other.  conn_reply
+reads what requests there are and how the stream is cut (CONN_HEADS), then the stream: each reply vector, and 8 in a row.
 The folder holds nothing but seeds; it is only written where something changed.
 """
 from __future__ import annotations
@@ -17,7 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_SEED = 4096  # the longest seed is the longest input that libFuzzer makes; the long ones run as unit tests
-DIRECTION = {"decode_request": "request", "decode_reply": "reply", "dispatch": "request"}
+DIRECTION = {"decode_request": "request", "decode_reply": "reply", "dispatch": "request",
+             "conn_reply": "reply"}
+# Of fuzz_conn_reply.c: ways of the connection, bytes of a piece, how many requests, and which.
+CONN_HEADS = (bytes([0, 0, 7, 0, 0, 1, 2, 3, 4, 5, 6]), bytes([6, 3, 7, 0, 1, 2, 3, 4, 5, 6, 7]),
+              bytes([13, 1, 7, 0, 0, 0, 0, 7, 7, 5, 0]))
 
 
 def vectors(direction: str) -> list[tuple[str, list[dict]]]:
@@ -40,6 +45,9 @@ def seeds(target: str) -> dict[str, bytes]:
             valid = [frame for vector, frame in zip(group, frames)
                      if vector["expect"]["result"] == "whole" and len(frame) <= MAX_SEED // 16]
             inputs += [b"".join(valid[i:i + 16]) for i in range(0, len(valid), 16)]
+    if target == "conn_reply":
+        rows = [b"".join(inputs[i:i + 8]) for i in range(0, len(inputs), 8)]
+        inputs = [head + stream for stream in inputs + rows for head in CONN_HEADS]
     return {hashlib.sha256(data).hexdigest()[:16]: data for data in inputs if 0 < len(data) <= MAX_SEED}
 
 
