@@ -415,6 +415,18 @@ docs: ## The reference of the headers, by Doxygen, in build/docs; its warnings a
 	@CRABCACHE_VERSION=$(VERSION) doxygen docs/Doxyfile.internal
 	@echo "build/docs/api/index.html build/docs/internal/index.html"
 
+# ---- binary interface -----------------------------------------------------------------------------------------------
+
+ABI := packaging/libcrabcache.abi
+
+.PHONY: abi check-abi
+abi: $(LIB_SO) ## Record the library's binary interface in packaging/libcrabcache.abi
+	@abidw --no-corpus-path --no-comp-dir-path --no-show-locs --no-elf-needed --drop-private-types \
+	    --exported-interfaces-only --type-id-style hash --no-parameter-names --headers-dir include/crabcache \
+	    --out-file $(ABI) $<
+check-abi: $(LIB_SO) ## Fail if the binary interface is not the recorded one: removed or changed for those who were linked before
+	@abidiff --headers-dir2 include/crabcache --drop-private-types --no-added-syms $(ABI) $<
+
 # ---- install --------------------------------------------------------------------------------------------------------
 
 BINDIR     ?= $(PREFIX)/bin
@@ -426,6 +438,7 @@ UNITDIR    ?= $(PREFIX)/lib/systemd/system
 USERSDIR   ?= $(PREFIX)/lib/sysusers.d
 MAN1       := $(wildcard docs/*.1)
 MAN3       := $(wildcard docs/*.3)
+CMAKEDIR    = $(LIBDIR)/cmake/crabcache
 CONFIG_FILE = $(SYSCONFDIR)/crabcache/crabcache.conf
 
 .PHONY: install uninstall
@@ -441,6 +454,11 @@ install: all ## Programs, library, headers, man pages, systemd units, below DEST
 	install -m 644 include/crabcache/adapters/*.h "$(DESTDIR)$(INCLUDEDIR)/crabcache/adapters"
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 	    -e 's|@VERSION@|$(VERSION)|' client/crabcache.pc.in >"$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc"
+	install -d "$(DESTDIR)$(CMAKEDIR)"
+	for name in crabcache-config crabcache-config-version; do \
+	    sed -e 's|@VERSION@|$(VERSION)|' -e 's|@VERSION_MAJOR@|$(VERSION_MAJOR)|' -e 's|@SONAME@|$(SONAME)|' \
+	        -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -sm --relative-to='$(CMAKEDIR)' '$(INCLUDEDIR)')|" \
+	        packaging/$$name.cmake.in >"$(DESTDIR)$(CMAKEDIR)/$$name.cmake"; done
 	$(foreach n,1 3,$(if $(MAN$n),install -d "$(DESTDIR)$(MANDIR)/man$n" && \
 	    install -m 644 $(MAN$n) "$(DESTDIR)$(MANDIR)/man$n";))
 	install -d "$(DESTDIR)$(SYSCONFDIR)/crabcache" "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(USERSDIR)"
@@ -454,7 +472,9 @@ uninstall: ## Remove what install has put there, but for a configuration that wa
 	rm -f $(foreach p,$(PROGRAMS),"$(DESTDIR)$(BINDIR)/$(notdir $p)")
 	rm -f "$(DESTDIR)$(LIBDIR)/libcrabcache.a" "$(DESTDIR)$(LIBDIR)/libcrabcache.so.$(VERSION)" \
 	    "$(DESTDIR)$(LIBDIR)/$(SONAME)" "$(DESTDIR)$(LIBDIR)/libcrabcache.so" \
-	    "$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc"
+	    "$(DESTDIR)$(LIBDIR)/pkgconfig/crabcache.pc" "$(DESTDIR)$(CMAKEDIR)/crabcache-config.cmake" \
+	    "$(DESTDIR)$(CMAKEDIR)/crabcache-config-version.cmake"
+	[ ! -d "$(DESTDIR)$(CMAKEDIR)" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(CMAKEDIR)"
 	rm -f $(foreach h,$(PUBLIC_HEADERS),"$(DESTDIR)$(INCLUDEDIR)/$(h:include/%=%)")
 	for folder in crabcache/adapters crabcache; do [ ! -d "$(DESTDIR)$(INCLUDEDIR)/$$folder" ] || \
 	    rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(INCLUDEDIR)/$$folder"; done

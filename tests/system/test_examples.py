@@ -80,7 +80,7 @@ def port() -> Iterator[int]:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.c")} == set(SAYS)
+    assert {path.stem for path in EXAMPLES.glob("*.c")} == {*SAYS, "plugin"}
 
 
 @pytest.mark.parametrize("name", sorted(SAYS))
@@ -91,6 +91,47 @@ def test_example_does_what_it_says(stage: Path, libraries: dict[str, str], port:
     result = run(str(program), "127.0.0.1", str(port), env=libraries)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(result.stdout.splitlines()) == SAYS[name]
+
+
+def test_a_plugin_comes_and_goes(stage: Path, libraries: dict[str, str], port: int, tmp_path: Path) -> None:
+    lib = stage / PREFIX.lstrip("/") / "lib"
+    source = EXAMPLES / "plugin.c"
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", str(source)]
+    for kind, link in (("shared", [f"-L{lib}", "-lcrabcache"]), ("static", [str(lib / "libcrabcache.a"), "-pthread"])):
+        plugin = tmp_path / f"{kind}.so"
+        checked("gcc", *flags, f"-I{lib.parent}/include", "-shared", "-fPIC", "-o", str(plugin), *link)
+        checked("gcc", *flags, "-DHOST", "-o", str(tmp_path / "host"), "-ldl")
+        first = 1 if kind == "shared" else 4
+        said = checked(str(tmp_path / "host"), str(plugin), "127.0.0.1", str(port), env=libraries)
+        assert said.splitlines() == [f"load {first + i}" for i in range(3)]
+
+
+@pytest.mark.parametrize("prefix", ["", "/moved/elsewhere"])
+def test_cmake_finds_the_library(stage: Path, port: int, tmp_path: Path, prefix: str) -> None:
+    """Also after the installed tree was moved; a version that is too new, or another major one, is refused."""
+    tree = stage / PREFIX.lstrip("/")
+    if prefix:
+        tree = shutil.copytree(tree, tmp_path / prefix.lstrip("/"), symlinks=True)
+    shutil.copytree(EXAMPLES / "cmake", tmp_path / "project")
+    checked("cmake", "-S", "project", "-B", "out", f"-DCMAKE_PREFIX_PATH={tree}", cwd=tmp_path)
+    checked("cmake", "--build", "out", cwd=tmp_path)
+    assert checked(str(tmp_path / "out/hello"), "127.0.0.1", str(port)) == "hello from C\n"
+    assert checked(str(tmp_path / "out/pieces"), "127.0.0.1", str(port)) == "4000000 bytes, the same\n"
+    needs = checked("readelf", "-d", str(tmp_path / "out/pieces"))
+    assert "libcrabcache" not in needs
+    lists = tmp_path / "project/CMakeLists.txt"
+    text = lists.read_text()
+    for version in ("0.99", "1.0"):
+        lists.write_text(text.replace("crabcache 0.1", f"crabcache {version}"))
+        result = run("cmake", "-S", "project", "-B", f"out-{version}", f"-DCMAKE_PREFIX_PATH={tree}", cwd=tmp_path)
+        assert result.returncode != 0 and "crabcache" in result.stderr
+
+
+def test_the_binary_interface_is_what_is_recorded() -> None:
+    """Programs that were built before must go on; what is added is recorded by `make abi`, with a reason in the changelog."""
+    result = run("make", "--no-print-directory", "MODE=release", "check-abi", cwd=ROOT,
+                 env={**os.environ, "MAKEFLAGS": "", "MAKELEVEL": ""})
+    assert result.returncode == 0, f"see what has changed, then make abi:\n{result.stdout}\n{result.stderr}"
 
 
 @pytest.mark.parametrize("name", sorted(name for name in SAYS if name.startswith("event_")))
