@@ -86,12 +86,13 @@ SUPPORT_SRC := $(wildcard tests/support/*.c)
 MEASURE_SRC := $(wildcard tests/bench/*.c)
 SIM_SRC     := $(wildcard tests/bench/sim/*.c)
 STORE_BENCH := $(wildcard tests/bench/store/*.c)
+CLIENT_BENCH := $(wildcard tests/bench/client/*.c)
 HITS_SRC    := $(wildcard tests/bench/hit_ratio/*.c)
 FUZZ_SRC    := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_MAIN   := $(wildcard tests/fuzz/standalone.c)
 FUZZ_HELP   := $(filter-out $(FUZZ_SRC) $(FUZZ_MAIN),$(wildcard tests/fuzz/*.c))
 ALL_C       := $(SERVER_SRC) $(LIB_SRC) $(CLI_SRC) $(LOAD_SRC) $(REPLAY_SRC) $(BENCH_SRC) $(UNIT_SRC) \
-               $(SUPPORT_SRC) $(MEASURE_SRC) $(SIM_SRC) $(STORE_BENCH) $(HITS_SRC) \
+               $(SUPPORT_SRC) $(MEASURE_SRC) $(SIM_SRC) $(STORE_BENCH) $(HITS_SRC) $(CLIENT_BENCH) \
                $(FUZZ_SRC) $(FUZZ_MAIN) $(FUZZ_HELP)
 
 obj       = $(addprefix $(B)/obj/,$(addsuffix .o,$(1)))
@@ -120,7 +121,7 @@ PART_LIBS := $(if $(SUPPORT_SRC),$(B)/parts/support.a) $(if $(call not_main,$(SE
 PART_LINK  = -Wl,--start-group $(filter %.a,$^) -Wl,--end-group
 
 UNIT_BINS  := $(patsubst %.c,$(B)/%,$(UNIT_SRC)) $(patsubst %.cc,$(B)/%,$(UNIT_CXX))
-MEASURE_BINS := $(patsubst %.c,$(B)/%,$(MEASURE_SRC)) $(B)/tests/bench/bench_store
+MEASURE_BINS := $(patsubst %.c,$(B)/%,$(MEASURE_SRC)) $(B)/tests/bench/bench_store $(B)/tests/bench/bench_client
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
 FUZZ_BINS  := $(addprefix $(B)/tests/fuzz/fuzz_,$(FUZZ_NAMES))
 # The same targets without libFuzzer: they run the files named on their command line, in any mode.
@@ -245,6 +246,10 @@ $(B)/tests/bench/bench_store: $(call obj,$(STORE_BENCH)) $(PART_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LINK  $@"
 	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS) $(REPLAY_LIBS)
+$(B)/tests/bench/bench_client: $(call obj,$(CLIENT_BENCH)) $(PART_LIBS)
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LDFLAGS_ALL) $(EXE_FLAGS) -o $@ $(filter %.o,$^) $(PART_LINK) $(SERVER_LIBS) -lhiredis
 $(B)/tests/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.c.o $(call obj,$(FUZZ_HELP)) $(PART_LIBS)
 	@test $(MODE) = fuzz || { echo "fuzz_$* needs MODE=fuzz"; exit 1; }
 	@mkdir -p $(@D)
@@ -348,7 +353,7 @@ $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%:
 
 TRACES ?=
 
-.PHONY: bench bench-codec bench-hits bench-store sim
+.PHONY: bench bench-client bench-codec bench-hits bench-store sim
 bench: ## CrabCache beside Redis, memcached and a server that does nothing, and hit ratios; half an hour (BENCH_QUICK=1: 2 minutes)
 	@tests/support/deps.sh bench
 	@$(MAKE) --no-print-directory all $(B)/tests/bench/null_server
@@ -357,6 +362,9 @@ ifneq ($(BENCH_QUICK),1)
 	@$(MAKE) --no-print-directory bench-hits
 	@{ printf '\n### Hit ratio in the same memory\n\n'; cat $(B)/hits.md; } >>build/bench/report.md
 endif
+bench-client: all $(B)/tests/bench/bench_client ## What the client library costs beside hiredis and bare sockets (CLIENT_ARGS=...)
+	@tests/support/deps.sh bench
+	@tests/bench/client/run_client.py --build $(B) $(CLIENT_ARGS)
 bench-codec: $(B)/tests/bench/bench_codec ## What the C codec costs: ns per message, decoded and encoded
 	@$<
 bench-store: $(B)/tests/bench/bench_store ## What the store costs: speed, memory, stalls; some minutes (BENCH_ARGS="--quick speed")

@@ -30,9 +30,20 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000U * NS_PER_MS + (uint64_t)now.tv_nsec;
 }
 
+/* In a callback, where requests are queued by the dozen: a clock that costs a tenth, and is no more than a tick behind. */
+static uint64_t cheap_now_ns(const struct crab_conn *conn)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    uint64_t ns = (uint64_t)now.tv_sec * 1000U * NS_PER_MS + (uint64_t)now.tv_nsec;
+    return ns > conn->turn_ns ? ns : conn->turn_ns;
+}
+
 uint64_t event_deadline(const struct crab_conn *conn)
 {
-    return conn->timeout_ms == CRAB_NO_TIMEOUT ? UINT64_MAX : now_ns() + (uint64_t)conn->timeout_ms * NS_PER_MS;
+    if (conn->timeout_ms == CRAB_NO_TIMEOUT)
+        return UINT64_MAX;
+    return (conn->busy ? cheap_now_ns(conn) : now_ns()) + (uint64_t)conn->timeout_ms * NS_PER_MS;
 }
 
 /* ---- what is wanted of the loop */
@@ -274,6 +285,7 @@ enum crab_status crab_conn_process(struct crab_conn *conn, unsigned events)
     if (conn->busy)
         return conn->state;
     conn->busy = true;
+    conn->turn_ns = now_ns();
     exchange(conn, events);
     deliver(conn);
     send_queue(conn);

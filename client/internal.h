@@ -137,6 +137,7 @@ struct crab_conn {
     struct quiet_span quiet;
     struct late_ring late;
 
+    uint64_t turn_ns;         /**< When crab_conn_process() was called last. */
     uint64_t connect_end_ns;  /**< Until then it must be ready. */
     uint64_t send_end_ns;     /**< Until then the socket must take something, if `out` is not empty. */
     uint64_t wanted;          /**< Bytes that the frame at the front of `in` has, as far as is known. */
