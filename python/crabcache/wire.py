@@ -988,7 +988,7 @@ class UnknownReply(Reply):
     payload: bytes = b""
 
 
-REPLIES: dict[int, type[Reply]] = {kind.OP: kind for kind in Reply.__subclasses__() if kind is not UnknownReply}
+REPLIES: dict[int, type[Reply]] = {kind.OP: kind for kind in Reply.__subclasses__() if "OP" in vars(kind)}
 
 
 def encode_reply(message: Reply) -> bytes:

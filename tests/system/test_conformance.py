@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SANITIZED, TIMEOUT_S, Server
+from conftest import ROOT, TIMEOUT_S, Server
 
 from crabcache.conformance import report
 from crabcache.conformance.case import Verdict, choose, run_all
@@ -32,8 +32,13 @@ def kit(*arguments: str, status: int = 0) -> str:
     return ran.stdout if status < 2 else ran.stderr
 
 
+# These are matters of speed, which a busy machine does not have.
+TIMED = {"3.1.3/1", "5.8.2/1", "10.2.3/1"}
+
+
 def failures(results: list) -> str:
-    return "\n".join(report.as_text(result) for result in results if result.verdict in (Verdict.FAIL, Verdict.NON_STRICT))
+    return "\n".join(report.as_text(result) for result in results if result.verdict is Verdict.FAIL
+                     or result.verdict is Verdict.NON_STRICT and result.case.address not in TIMED)
 
 
 # ---- the server
@@ -49,8 +54,7 @@ def test_the_server_conforms(start_server, tmp_path: Path) -> None:
     options = Options(server=main.address, auth_server=guarded.address, user=b"Ada", secret=b"secret word",
                       small_server=small.address, stop=main.signal, deadline_s=TIMEOUT_S, timeout_s=TIMEOUT_S)
     results = run_all(choose(CASES, []), lambda case: ServerContext(case, options))
-    bad = {Verdict.FAIL} if SANITIZED else {Verdict.FAIL, Verdict.NON_STRICT}  # some of what SHOULD be is a matter of speed
-    assert not [result for result in results if result.verdict in bad], failures(results)
+    assert not failures(results), failures(results)
     skipped = {result.case.address for result in results if result.verdict is Verdict.SKIPPED}
     assert skipped <= {"4.3.13/0", "5.10.6/1"}, "these need a server with tiny values"
     assert main.wait() == 0

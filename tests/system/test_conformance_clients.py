@@ -23,6 +23,8 @@ pytestmark = pytest.mark.once  # Python always loads the release library
 
 # A reply that lies in the socket when nothing is asked: libcrabcache does not look before it sends.  With tags it finds out.
 BLOCKING = {"12.1.2/4"}
+# A matter of speed, which a busy machine does not have.
+TIMED = {"3.1.3/1"}
 
 
 def judge(start, *patterns: str) -> tuple[set[str], set[str]]:
@@ -34,7 +36,7 @@ def judge(start, *patterns: str) -> tuple[set[str], set[str]]:
     failed = [result for result in results if result.verdict is Verdict.FAIL]
     assert not failed, "\n".join(report.as_text(result) for result in failed)
     by = {verdict: {result.case.address for result in results if result.verdict is verdict} for verdict in Verdict}
-    return by[Verdict.NON_STRICT], by[Verdict.SKIPPED]
+    return by[Verdict.NON_STRICT] - TIMED, by[Verdict.SKIPPED]
 
 
 def test_the_reference_client_conforms() -> None:

@@ -172,7 +172,7 @@ def test_proxy_cuts(crabcache_server: Server, crabcache_proxy) -> None:
 
 def test_proxy_stalls_delays_and_corrupts(crabcache_server: Server, crabcache_proxy) -> None:
     proxy = crabcache_proxy(crabcache_server, down=Chaos(stall_at=1))
-    with Peer(("127.0.0.1", proxy.port), timeout_s=0.1) as client:
+    with Peer(("127.0.0.1", proxy.port), timeout_s=0.5) as client:
         client.send(put(b"k"), get(b"k"))
         assert client.receive() == wire.OkReply()
         with pytest.raises(socket.timeout):
@@ -180,7 +180,7 @@ def test_proxy_stalls_delays_and_corrupts(crabcache_server: Server, crabcache_pr
     proxy.down = Chaos(corrupt={6: 0x20})
     with Peer(("127.0.0.1", proxy.port)) as client:
         assert client.call(get(b"k")) == wire.ValueReply(value=b"vAlue")
-    proxy.down = Chaos(delay_s=0.05)
+    proxy.down = Chaos(delay_s=0.4)
     with Peer(("127.0.0.1", proxy.port)) as client:
         client.send(get(b"k"))
         assert client.is_silent(0.02)
@@ -193,6 +193,24 @@ def test_proxy_before_a_server_that_is_gone(crabcache_server: Server, crabcache_
     crabcache_server.kill()
     with Peer(("127.0.0.1", proxy.port)) as client:
         assert client.receive() is None
+
+
+# ---- the package
+
+
+def test_the_package_names_all_its_parts() -> None:
+    """pyproject.toml lists each package, and patterns for all that is no module."""
+    import tomllib
+
+    tree = ROOT / "python"
+    project = tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for path in (tree / "crabcache").rglob("__init__.py")}
+    assert set(project["packages"]) == {str(folder.relative_to(tree)).replace("/", ".") for folder in folders}
+    shipped = {path for package, patterns in project["package-data"].items() for pattern in patterns
+               for path in (tree / package.replace(".", "/")).glob(pattern)}
+    others = {path for path in (tree / "crabcache").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    others |= set((tree / "crabcache/conformance/vectors").glob("*.json"))
+    assert others - shipped <= {tree / "crabcache/conformance/vectors/README.md"} and shipped - others == set()
 
 
 # ---- in somebody else's project

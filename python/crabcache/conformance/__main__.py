@@ -6,12 +6,12 @@ import argparse
 import functools
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..testing.peer import Address
 from . import report
-from .case import Case, Result, Verdict, choose, run_all
+from .case import Case, Context, Result, Verdict, choose, run_all
 
 
 def address(text: str) -> Address:
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def server_side(options: argparse.Namespace) -> tuple[list[Case], object]:
+def server_side(options: argparse.Namespace) -> tuple[list[Case], Callable[[Case], Context]]:
     """The cases for servers, and what makes their contexts."""
     from .server import CASES, Options, ServerContext
 
@@ -73,7 +73,7 @@ def server_side(options: argparse.Namespace) -> tuple[list[Case], object]:
     return CASES, lambda case: ServerContext(case, given)
 
 
-def client_side(options: argparse.Namespace) -> tuple[list[Case], object]:
+def client_side(options: argparse.Namespace) -> tuple[list[Case], Callable[[Case], Context]]:
     """The cases for clients, and what makes their contexts."""
     from .client import CASES, ClientContext, Options
     from .client.play import ProcessClient

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import wire
 from ..wire import Flag
 
 
-def _common(kind: type[wire.Request], flags: int, fields: dict[str, Any]) -> Any:
+R = TypeVar("R", bound=wire.Request)
+
+
+def _common(kind: type[R], flags: int, fields: dict[str, Any]) -> R:
     """A request of any kind; tag, ext and quiet mean the same for all."""
     if fields.get("tag") is None:
         fields.pop("tag", None)
@@ -55,7 +58,7 @@ def incr(key: bytes, delta: int = 1, *, initial: int | None = None, ttl: int | N
     """INCR, or DECR if `down`."""
     flags = wire.IncrRequest.TTL * (ttl is not None) | wire.IncrRequest.INITIAL * (initial is not None)
     fields = {"key": key, "delta": delta, "initial": initial or 0, "ttl_ms": ttl or 0, **more}
-    return _common(wire.DecrRequest if down else wire.IncrRequest, flags, fields)
+    return _common(wire.DecrRequest, flags, fields) if down else _common(wire.IncrRequest, flags, fields)
 
 
 def ping(**more: Any) -> wire.PingRequest:

@@ -19,7 +19,7 @@ def show(message: object) -> str:
     """A message in a few words."""
     if isinstance(message, wire.Reply):
         op = getattr(message, "OP", None)
-        name = op.name if op is not None else f"unknown op {message.op:#04x}"  # type: ignore[attr-defined]
+        name = str(op.name) if op is not None else f"unknown op {getattr(message, 'op'):#04x}"
         parts = [] if message.tag is None else [f"tag {message.tag}"]
         for field, value in vars(message).items():
             if field in ("tag", "op"):
@@ -89,9 +89,9 @@ class Link:
 
     # ---- out
 
-    def send(self, *frames: object) -> None:
+    def send(self, *frames: wire.Request | bytes) -> None:
         """Send requests, or bytes as they are, by one write."""
-        data = b"".join(f if isinstance(f, bytes) else wire.encode_request(f) for f in frames)  # type: ignore[arg-type]
+        data = b"".join(f if isinstance(f, bytes) else wire.encode_request(f) for f in frames)
         self.log.add("C", data)
         try:
             self.socket.sendall(data)
@@ -173,7 +173,7 @@ class Link:
                 return
         raise Failed(f"{what + ': ' if what else ''}expected nothing yet, got {show(self.receive())}")
 
-    def call(self, request: object) -> Any:
+    def call(self, request: wire.Request | bytes) -> Any:
         """Send one request and return its reply, which may be ERROR."""
         self.send(request)
         message = self.receive()
@@ -181,10 +181,10 @@ class Link:
             raise Failed("the server closed instead of answering")
         return message
 
-    def ok(self, request: object, what: str = "") -> None:
+    def ok(self, request: wire.Request, what: str = "") -> None:
         """A request that must be answered OK."""
         self.send(request)
-        self.expect(wire.OkReply, what, tag=request.tag if request.flags & wire.Flag.TAG else None)  # type: ignore[attr-defined]
+        self.expect(wire.OkReply, what, tag=request.tag if request.flags & wire.Flag.TAG else None)
 
     def alive(self, what: str = "the connection goes on") -> None:
         """PING must be answered."""
@@ -203,4 +203,5 @@ class Link:
     def meta(self, key: bytes) -> wire.MetaReply:
         """META of a key, which must be present."""
         self.send(wire.GetRequest(key=key, flags=wire.GetRequest.META))
-        return self.expect(wire.MetaReply, "GET with META")
+        meta: wire.MetaReply = self.expect(wire.MetaReply, "GET with META")
+        return meta

@@ -70,7 +70,8 @@ class Store:
         action = {wire.PutRequest: self.put, wire.GetRequest: self.get, wire.DelRequest: self.delete,
                   wire.ExpireRequest: self.expire, wire.IncrRequest: self.count, wire.DecrRequest: self.count,
                   wire.FlushRequest: self.flush}[type(request)]
-        return action(request)  # type: ignore[operator]
+        answer: Answer = action(request)  # type: ignore[operator]
+        return answer
 
     def put(self, request: wire.PutRequest) -> Answer:
         """[P-5.2]"""

@@ -50,7 +50,7 @@ class Peer:
     def __exit__(self, *exc: object) -> None:
         self.socket.close()
 
-    def send(self, *frames: object) -> None:
+    def send(self, *frames: wire.Request | bytes) -> None:
         """Send requests, or bytes as they are, at once."""
         self.socket.sendall(b"".join(f if isinstance(f, bytes) else wire.encode_request(f) for f in frames))
 
@@ -71,7 +71,7 @@ class Peer:
                 return None
             self.buffer += data
 
-    def call(self, *requests: object) -> Any:
+    def call(self, *requests: wire.Request | bytes) -> Any:
         """Send requests and return the reply, or the list of replies if there are several."""
         self.send(*requests)
         replies = [self.receive() for _ in requests]

@@ -67,8 +67,9 @@ class Session:
             return False
         if isinstance(found, wire.Whole):
             del self.buffer[:found.used]
-            self.ready = self.ready or not isinstance(found.message, wire.HelloRequest)
-            self.answer(found.message.flags, tag_of(found.message), self.execute(found.message))
+            request: Any = found.message
+            self.ready = self.ready or not isinstance(request, wire.HelloRequest)
+            self.answer(request.flags, tag_of(request), self.execute(request))
             return True
         self.refuse(found)
         return not self.closing

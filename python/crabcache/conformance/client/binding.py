@@ -106,17 +106,18 @@ class Binding:
             futures = [queue(pipeline, request) for request in requests]
         except errors.InvalidArgument:
             return [Failure("refused") for _ in requests]
+        broken: BaseException = crabcache.NotExecuted("it was never sent")
         try:
             pipeline.execute()
         except crabcache.CrabError as error:
-            broken: BaseException = error
+            broken = error
         outcomes: list[Outcome] = []
         for request, future in zip(requests, futures):
             if not future.done():
                 outcomes.append(failure(broken))
                 continue
-            error = future.exception()
-            outcomes.append(reply_of(request, future.result()) if error is None else failure(error))
+            failed = future.exception()
+            outcomes.append(reply_of(request, future.result()) if failed is None else failure(failed))
         return outcomes
 
     def quiet(self, request: wire.Request) -> Failure | None:

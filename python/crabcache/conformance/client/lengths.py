@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from ... import wire
 from ..case import Failed
@@ -49,7 +50,7 @@ def long_names(context: ClientContext) -> None:
     hello = context.frame()
     if not isinstance(hello, wire.HelloRequest):
         raise Failed("the client did not say HELLO")
-    welcome = {**context.welcome, "server_name": b""}
+    welcome: dict[str, Any] = {**context.welcome, "server_name": b""}
     body = wire.encode_reply(wire.WelcomeReply(**welcome))[5:] + b"n" * 1000
     context.send(context.wrapped(hello, struct.pack("<BI", wire.ReplyOp.WELCOME, len(body)) + body))
     context.features = hello.features

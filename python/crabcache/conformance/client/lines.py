@@ -63,7 +63,7 @@ def to_hex(data: bytes) -> str:
 
 def options(words: Sequence[str]) -> dict[str, str]:
     """Words of the form name=value, or name alone."""
-    return dict(word.split("=", 1) if "=" in word else (word, "") for word in words)
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def number(word: str) -> int:
@@ -97,7 +97,8 @@ def parse(words: Sequence[str]) -> wire.Request:
         return build.put(key, unhex(arguments[1]), app_flags=int(more["flags"]) if "flags" in more else None,
                          absent="absent" in more, present="present" in more, want="want" in more, **numbers)
     if command in ("incr", "decr"):
-        return build.incr(key, int(arguments[1]), down=command == "decr", **numbers)
+        count: wire.Request = build.incr(key, int(arguments[1]), down=command == "decr", **numbers)
+        return count
     raise ValueError(f"no such command: {command}")
 
 

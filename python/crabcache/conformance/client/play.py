@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 from ... import wire
 from ...testing.scripted import WELCOME, tag_of
@@ -37,8 +37,8 @@ LONGEST_LINE = 64 << 20
 class Client(Protocol):
     """A client under test, at its line protocol."""
 
-    source: BinaryIO
-    sink: BinaryIO
+    source: IO[bytes]
+    sink: IO[bytes]
 
     def end(self) -> None:
         """Be done with it."""
@@ -51,7 +51,8 @@ class ProcessClient:
         self.process = subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
                                         start_new_session=True)
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.sink, self.source = self.process.stdin, self.process.stdout
+        self.sink: IO[bytes] = self.process.stdin
+        self.source: IO[bytes] = self.process.stdout
 
     def end(self) -> None:
         """End the process: at the end of its input it should, and if not, it is killed."""
@@ -72,7 +73,8 @@ class ThreadClient:
 
     def __init__(self, driver: Driver) -> None:
         commands, answers = os.pipe(), os.pipe()
-        self.sink, self.source = os.fdopen(commands[1], "wb", buffering=0), os.fdopen(answers[0], "rb", buffering=0)
+        self.sink: IO[bytes] = os.fdopen(commands[1], "wb", buffering=0)
+        self.source: IO[bytes] = os.fdopen(answers[0], "rb", buffering=0)
         self._arguments = (driver, commands[0], answers[1])
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -290,7 +292,8 @@ class ClientContext:
         if isinstance(request, wire.HelloRequest):
             self.features = request.features & self.welcome["features"]
             self._welcomed = True
-            self.reply(request, wire.WelcomeReply(**{**self.welcome, "features": self.features}))
+            welcome: dict[str, Any] = {**self.welcome, "features": self.features}
+            self.reply(request, wire.WelcomeReply(**welcome))
         elif isinstance(request, wire.AuthRequest):
             self.reply(request, wire.OkReply())
         elif isinstance(request, wire.PingRequest):

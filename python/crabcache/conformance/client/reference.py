@@ -310,7 +310,7 @@ class ReferenceClient:
 
     def class_of(self, code: int) -> str:
         """[P-8.1.1]"""
-        return {ErrorClass.RETRY: "retry", ErrorClass.PERMANENT: "permanent"}.get(code >> 8, "unknown")  # type: ignore[call-overload]
+        return {int(ErrorClass.RETRY): "retry", int(ErrorClass.PERMANENT): "permanent"}.get(code >> 8, "unknown")
 
     def give_up(self, pending: Sequence[Pending], lost: Lost) -> None:
         """The outcomes of what is left when the connection is lost [P-9.5.5]."""

@@ -11,7 +11,7 @@ from ..case import Failed, Skipped
 from ..link import show
 from .context import ServerContext, case
 
-REFUSED = [
+REFUSED: list[tuple[ErrorCode, wire.Request | bytes]] = [
     (ErrorCode.UNKNOWN_OP, raw(0x9F, b"whatever it is")), (ErrorCode.BAD_KEY, raw(0x03)),
     (ErrorCode.BAD_KEY, raw(0x01, b"k", klen=1)), (ErrorCode.VALUE_TOO_LARGE, raw(0x08, b"u" + bytes(1025), klen=1)),
     (ErrorCode.BAD_FLAGS, raw(0x0B, struct.pack("<QQ", 1, 5) + b"k", flags=1, klen=1)),
@@ -114,8 +114,11 @@ def long_frames_are_skipped(context: ServerContext) -> None:
 def quiet_without_push(context: ServerContext) -> None:
     """QUIET without the feature PUSH is refused before anything is done"""
     key = context.key()
-    for name, frame in {"PUT": put(key, quiet=True, tag=1), "a BAD_KEY": raw(0x02, b"\1\0\0\0v", flags=0xC0),
-                        "an unknown op": raw(0x90, b"\1\0\0\0", flags=0xC0)}.items():
+    frames: dict[str, wire.Request | bytes] = {
+        "PUT": put(key, quiet=True, tag=1), "a BAD_KEY": raw(0x02, b"\1\0\0\0v", flags=0xC0),
+        "an unknown op": raw(0x90, b"\1\0\0\0", flags=0xC0),
+    }
+    for name, frame in frames.items():
         link = context.connect()
         link.send(frame)
         link.expect_error(ErrorCode.QUIET_MISUSE, what=name)
@@ -144,11 +147,14 @@ def refused_means_unchanged(context: ServerContext) -> None:
     link, key = context.connect(), context.key()
     link.ok(put(key, b"12", app_flags=3, ttl=600_000))
     before = link.meta(key)
-    for frame in (raw(0x02, bytes(8) + key + b"x", flags=1, klen=len(key)), raw(0x02, bytes(8) + key + b"x", flags=0x0C, klen=len(key)),
-                  raw(0x05, bytes(8) + key, klen=len(key)), raw(0x05, struct.pack("<Q", 1 << 53) + key, klen=len(key)),
-                  raw(0x03, bytes(8) + key, flags=1, klen=len(key)),
-                  raw(0x0B, struct.pack("<QQ", 1, 5) + key, flags=1, klen=len(key)), delete(key, ext=b"\0\xff\0\0"),
-                  raw(0x0C, b"\0" * 8 + b"\1\0\0" + key, klen=len(key), flags=0x20)):
+    frames: list[wire.Request | bytes] = [
+        raw(0x02, bytes(8) + key + b"x", flags=1, klen=len(key)), raw(0x02, bytes(8) + key + b"x", flags=0x0C, klen=len(key)),
+        raw(0x05, bytes(8) + key, klen=len(key)), raw(0x05, struct.pack("<Q", 1 << 53) + key, klen=len(key)),
+        raw(0x03, bytes(8) + key, flags=1, klen=len(key)),
+        raw(0x0B, struct.pack("<QQ", 1, 5) + key, flags=1, klen=len(key)), delete(key, ext=b"\0\xff\0\0"),
+        raw(0x0C, b"\0" * 8 + b"\1\0\0" + key, klen=len(key), flags=0x20),
+    ]
+    for frame in frames:
         reply = link.call(frame)
         if not isinstance(reply, wire.ErrorReply):
             raise Failed(f"{(frame if isinstance(frame, bytes) else wire.encode_request(frame)).hex(' ')} was answered {show(reply)}")

@@ -39,7 +39,7 @@ class Options:
     run: str = field(default_factory=lambda: os.urandom(4).hex())
 
 
-NEEDS = {
+NEEDS: dict[str, tuple[Callable[[Options], object], str]] = {
     "auth": (lambda o: o.auth_server, "needs --auth-server, --user and --secret-file"),
     "small": (lambda o: o.small_server, "needs --small-server"),
     "stop": (lambda o: o.stop, "needs --stop-command"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from ... import wire
 from ...wire import ErrorCode
@@ -30,13 +31,19 @@ def expect_item(link: Link, key: bytes, **fields: object) -> wire.MetaReply:
 def time_to_live(context: ServerContext) -> None:
     """an item is there until its time to live is over, and then not"""
     link, key, never = context.connect(), context.key(), context.key("never")
-    link.ok(put(key, ttl=200))
     link.ok(put(never, ttl=wire.TTL_NEVER))
-    if link.value(key) is None:
-        raise Failed("an item with 200 ms to live is gone at once")
-    context.sleep_ms(230)
-    if link.value(key) is not None:
-        raise Failed("an item with 200 ms to live is there after 230 ms")
+    for ttl in (200, 2000, 20_000):  # the longer ones only where the machine is so busy that the short one says nothing
+        began = time.monotonic()
+        link.ok(put(key, ttl=ttl))
+        there = link.value(key) is not None
+        if not there and time.monotonic() - began > ttl / 1000:
+            continue
+        if not there:
+            raise Failed(f"an item with {ttl} ms to live is gone at once")
+        context.sleep_ms(ttl + 30)
+        if link.value(key) is not None:
+            raise Failed(f"an item with {ttl} ms to live is there after {ttl + 30} ms")
+        break
     expect_item(link, never, ttl_ms=wire.TTL_NEVER)
 
 
@@ -165,9 +172,10 @@ def touch(context: ServerContext) -> None:
     link.expect(wire.NullReply)
     if link.value(key) is not None:
         raise Failed("a touch has created an item")
-    link.ok(put(key, b"v", ttl=100))
+    link.ok(put(key, b"v", ttl=3000))
     version = link.meta(key).version
-    link.send(get(key, ttl=600_000, meta=True))
+    link.send(expire(key, 100), get(key, ttl=600_000, meta=True))
+    link.expect(wire.OkReply)
     meta = link.expect(wire.MetaReply, version=version, value=b"v")
     if not 500_000 < meta.ttl_ms <= 600_000:
         raise Failed(f"META says the time to live {meta.ttl_ms}, not the new one")
@@ -215,10 +223,10 @@ def expire_changes_one_thing(context: ServerContext) -> None:
     link.expect(wire.NullReply)
     link.ok(put(key, b"v", app_flags=9))
     version = link.meta(key).version
-    for ttl in (600_000, 1000, wire.TTL_NEVER):
+    for ttl in (600_000, 60_000, wire.TTL_NEVER):
         link.ok(expire(key, ttl))
         meta = expect_item(link, key, value=b"v", app_flags=9, version=version)
-        if not (meta.ttl_ms == ttl or ttl - 900 < meta.ttl_ms <= ttl):
+        if not (meta.ttl_ms == ttl or ttl - 50_000 < meta.ttl_ms <= ttl):
             raise Failed(f"EXPIRE {ttl} left {meta.ttl_ms}")
     link.ok(expire(key, 60))
     context.sleep_ms(80)

@@ -19,7 +19,7 @@ from .context import ServerContext, case
 @case("3.3.1", 1, covers=("3.4.3",))
 def hello_after_a_request(context: ServerContext) -> None:
     """any frame but HELLO, also a refused one, leads to READY"""
-    firsts = {"PING": ping(), "GET": get(context.key()), "an unknown op": raw(0x90), "a BAD_KEY": raw(0x03),
+    firsts: dict[str, wire.Request | bytes] = {"PING": ping(), "GET": get(context.key()), "an unknown op": raw(0x90), "a BAD_KEY": raw(0x03),
               "a BAD_FIELD": raw(0x05, bytes(8) + b"k", klen=1), "AUTH": auth(b"nobody", b"wrong")}
     for name, first in firsts.items():
         link = context.connect()
@@ -34,9 +34,12 @@ def hello_after_a_request(context: ServerContext) -> None:
 def failed_hello_stays(context: ServerContext) -> None:
     """a HELLO that failed leaves the state at START"""
     link = context.connect()
-    for code, request in ((ErrorCode.UNSUPPORTED_VERSION, hello(2, 1)), (ErrorCode.BAD_KEY, raw(0x07, b"\1\1\0\0\0\0k", klen=1)),
-                          (ErrorCode.BAD_FIELD, raw(0x07, b"\0\1\0\0\0\0")),
-                          (ErrorCode.VALUE_TOO_LARGE, raw(0x07, b"\1\1\0\0\0\0" + bytes(256)))):
+    refused: list[tuple[ErrorCode, wire.Request | bytes]] = [
+        (ErrorCode.UNSUPPORTED_VERSION, hello(2, 1)), (ErrorCode.BAD_KEY, raw(0x07, b"\1\1\0\0\0\0k", klen=1)),
+        (ErrorCode.BAD_FIELD, raw(0x07, b"\0\1\0\0\0\0")),
+        (ErrorCode.VALUE_TOO_LARGE, raw(0x07, b"\1\1\0\0\0\0" + bytes(256))),
+    ]
+    for code, request in refused:
         link.send(request)
         link.expect_error(code)
     link.send(hello(features=Feature.PUSH, tag=9))
@@ -275,7 +278,9 @@ def stopping(context: ServerContext) -> None:
     silent, asked, plain = context.connect(), context.push(), context.connect()
     asked.ok(put(key))
     plain.ok(put(key))
-    context.options.stop()
+    stop = context.options.stop
+    assert stop is not None  # as the case needs it
+    stop()
     pushes = remaining(asked)
     if len(pushes) != 1 or not isinstance(pushes[0], wire.GoawayPush) or pushes[0].code != ErrorCode.SHUTTING_DOWN:
         raise Failed(f"expected GOAWAY SHUTTING_DOWN and nothing else, got {[show(push) for push in pushes]}")
