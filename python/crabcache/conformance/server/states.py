@@ -19,8 +19,8 @@ from .context import ServerContext, case
 @case("3.3.1", 1, covers=("3.4.3",))
 def hello_after_a_request(context: ServerContext) -> None:
     """any frame but HELLO, also a refused one, leads to READY"""
-    firsts: dict[str, wire.Request | bytes] = {"PING": ping(), "GET": get(context.key()), "an unknown op": raw(0x90), "a BAD_KEY": raw(0x03),
-              "a BAD_FIELD": raw(0x05, bytes(8) + b"k", klen=1), "AUTH": auth(b"nobody", b"wrong")}
+    firsts: dict[str, wire.Request | bytes] = {"PING": ping(), "GET": get(context.key()), "an unknown op": raw(0x90),
+              "a BAD_KEY": raw(0x03), "a BAD_FIELD": raw(0x05, bytes(8) + b"k", klen=1), "AUTH": auth(b"nobody", b"wrong")}
     for name, first in firsts.items():
         link = context.connect()
         link.call(first)
