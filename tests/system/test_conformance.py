@@ -17,6 +17,7 @@ from conftest import ROOT, TIMEOUT_S, Server
 from crabcache.conformance import report
 from crabcache.conformance.case import Verdict, choose, run_all
 from crabcache.conformance.clauses import CLAUSES, UNSEEN_OF_CLIENTS, UNSEEN_OF_SERVERS, order
+from crabcache.conformance.mutants import clients as broken_clients
 from crabcache.conformance.mutants import servers as broken_servers
 from crabcache.conformance.server import CASES, Options, ServerContext
 from crabcache.testing import ReferenceServer
@@ -120,6 +121,12 @@ def test_a_broken_server_is_caught(mutant) -> None:
     (case,) = choose(CASES, [mutant.case])
     assert result.verdict is (Verdict.NON_STRICT if case.should else Verdict.FAIL), f"a server was not caught: {mutant.what}"
     assert "the kit failed" not in result.reason and result.transcript
+
+
+@once
+def test_the_manual_counts_right() -> None:
+    text = (ROOT / "python/crabcache/conformance/README.md").read_text()
+    assert f"{len(broken_servers.MUTANTS)} servers and {len(broken_clients.MUTANTS)} clients" in text
 
 
 # ---- the command line

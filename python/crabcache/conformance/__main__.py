@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     side = made.add_mutually_exclusive_group()
     side.add_argument("--server", type=address, metavar="HOST:PORT", help="test the server there; IT IS EMPTIED")
     side.add_argument("--client", metavar="COMMAND", help="test the client that this command runs")
+    side.add_argument("--self-test", action="store_true", help="test the kit: it must catch servers and clients that are broken on purpose")
     output = made.add_argument_group("output")
     output.add_argument("--list", action="store_true", help="list the cases and run none")
     output.add_argument("--clients", action="store_true", help="with --list or --coverage: those for clients")
@@ -82,9 +83,25 @@ def client_side(options: argparse.Namespace) -> tuple[list[Case], Callable[[Case
     return CASES, lambda case: ClientContext(case, given)
 
 
+def self_test() -> int:
+    """Let the kit judge every mutant; 0 if each is caught by the case of the rule that it breaks."""
+    from .mutants import clients, servers
+
+    missed = 0
+    for kind, mutants, judge in (("server", servers.MUTANTS, servers.judge), ("client", clients.MUTANTS, clients.judge)):
+        for mutant in mutants:
+            caught = judge(mutant).verdict in (Verdict.FAIL, Verdict.NON_STRICT)
+            missed += not caught
+            print(f"{'caught' if caught else 'MISSED'}  {kind}  {mutant.case:<10} {mutant.what}", flush=True)
+    print(f"{len(servers.MUTANTS)} servers and {len(clients.MUTANTS)} clients, {missed} missed")
+    return 1 if missed else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the kit; the exit status."""
     options = parser().parse_args(arguments)
+    if options.self_test:
+        return self_test()
     side = "client" if options.client or options.clients else "server"
     if not (options.server or options.client or options.list or options.coverage):
         parser().error("one of --server and --client must be given")

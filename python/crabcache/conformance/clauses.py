@@ -44,7 +44,7 @@ _TABLE = """
 9.5.4 client MUST     9.5.5 client rule     10.1.1 server MUST    10.1.2 client rule    10.1.3 server rule
 10.2.1 server MUST    10.2.2 server rule    10.2.3 server SHOULD  10.3.1 both MUST      11.1.1 none text
 11.1.2 both MUST      11.1.3 none text      11.1.4 both MUST      11.1.5 none text      11.1.6 server SHOULD
-12.1.1 server rule    12.1.2 client rule    12.1.3 both rule      13.1.1 server MUST    13.2.1 server MUST
+12.1.1 server rule    12.1.2 client rule    12.1.3 both rule      12.1.4 client SHOULD  13.1.1 server MUST    13.2.1 server MUST
 13.3.1 server SHOULD  13.3.2 both MUST      13.3.3 server MUST    13.3.4 server MUST    13.4.1 server rule
 13.4.2 server MUST    13.4.3 server SHOULD  13.5.1 server MUST    13.6.1 none MUST      13.7.1 client MUST
 13.8.1 client MUST    13.8.2 none SHOULD    A.1.1 client rule     B.1.1 both rule

@@ -377,7 +377,7 @@ class GoesOnAfterFatal(ReferenceClient):
         self.socket = None
 
 
-@mutant("12.1.2/4", "it takes a reply that nobody asked for as the next one's")
+@mutant("12.1.4/1", "it takes a reply that nobody asked for as the next one's")
 class KeepsStale(ReferenceClient):
     def settle(self) -> None:
         pass
