@@ -111,7 +111,7 @@ def test_a_short_run(tmp_path: Path) -> None:
     """The driver itself, with every server that is here, and once more in addition."""
     command = [sys.executable, str(PEERS / "run_peers.py"), "--build", str(BUILD), "--out", str(tmp_path), "--quick",
                "--ops", "get", "--depths", "16", "--seconds", "0.1"]
-    done = subprocess.run([*command, "--parts", "matrix,latency,memory"], capture_output=True, text=True,
+    done = subprocess.run([*command, "--parts", "matrix,latency,idle,memory"], capture_output=True, text=True,
                           timeout=TIMEOUT_S * 6, check=False)
     assert done.returncode == 0, done.stderr
     assert "### What was wanted" in done.stdout and "### Latency at half" in done.stdout and "### Memory per item" in done.stdout
@@ -119,7 +119,7 @@ def test_a_short_run(tmp_path: Path) -> None:
     cells = [s["cell"] for s in data["samples"] if s["cell"]["part"] == "matrix"]
     assert {"CrabCache", "null"} <= {cell["server"] for cell in cells}
     assert all(s["per_second"] > 0 for s in data["samples"])
-    assert set(data["about"]) - {"caution"} == {"date", "machine", "versions", "commit", "load"}
+    assert set(data["about"]) - {"caution"} == {"date", "machine", "versions", "commit", "load", "idle"}
     ElementTree.fromstring((tmp_path / "cpu-get.svg").read_text())
     done = subprocess.run([*command, "--parts", "matrix", "--servers", "CrabCache", "--append"], capture_output=True,
                           text=True, timeout=TIMEOUT_S * 6, check=False)

@@ -171,6 +171,17 @@ class Report:
         return [f"### Latency at half of Redis's throughput (open loop, {'/'.join(f'{r:,}' for r in sorted(rates))} "
                 f"requests/s, P={cells[0].pipeline}), µs", "", *table(["", "p50", "p99", "p99.9"], rows)]
 
+    def idle(self) -> list[str]:
+        """A busy connection beside idle ones."""
+        if not self.all.cells("idle"):
+            return []
+        rows = [[label, *(number(self.value(part, CRABCACHE, name), 1) for name in ("p50", "p99", "p99_9"))]
+                for part, label in (("alone", "alone"), ("idle", f"beside {self.all.about.get('idle', '')} idle connections"))]
+        alone, beside = (self.value(part, CRABCACHE, "p99") for part in ("alone", "idle"))
+        if alone and beside and beside > 1.1 * alone and not self.busy:
+            self.lost.append(f"idle connections change the p99 of a busy one from {alone:,.0f} to {beside:,.0f} µs")
+        return ["### One connection, one request at a time, µs", "", *table(["", "p50", "p99", "p99.9"], rows)]
+
     def memory(self) -> list[str]:
         """Bytes beyond key and value."""
         if not self.all.memory:
@@ -191,7 +202,7 @@ class Report:
         own = self.value("matrix", NULL, "client_ns", op="get", pipeline=64)
         generator = [f"- the load generator itself needs {own:.0f} ns of CPU time for a GET at P=64: up to {short(1e9 / own)} "
                      "requests/s from one CPU"] if own else []
-        return [*(f"- {name}: {value}" for name, value in self.all.about.items()),
+        return [*(f"- {name}: {value}" for name, value in self.all.about.items() if name != "idle"),
                 f"- medians of {self.rounds()}; samples of CPU time of the same cell differ by {spread * 100:.0f} %", *generator, ""]
 
     def rounds(self) -> str:
@@ -225,7 +236,7 @@ class Report:
     def text(self, plots: str) -> str:
         """The whole report; `plots` is the folder of the charts as the report sees it."""
         body = [*self.verdict(), *(f"![{name}]({plots}{name})\n" for name in self.plots()), *self.matrix(),
-                *self.many_keys(), *self.values(), *self.latency(), *self.memory()]
+                *self.many_keys(), *self.values(), *self.latency(), *self.idle(), *self.memory()]
         return "\n".join([*self.about(), *self.losses(), *body]).rstrip() + "\n"
 
 

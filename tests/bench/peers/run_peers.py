@@ -11,6 +11,7 @@ twice, so that none of them still takes memory from the system for the first tim
 
     matrix    GET, PUT and 90 % GET, pipelines of 1, 16, 64 and 256, 1 M keys, values of 64 bytes
     latency   an open loop at half of Redis's throughput, P=16
+    idle      one connection with one request at a time, alone and beside up to 20,000 idle ones (CrabCache only)
     memory    resident bytes of 2 M items
     values    values of 1 KiB (P=16), 64 KiB and 1 MiB (8 connections, P=4)
     keys      20 M keys, P=64: one server after the other, for the memory that they need
@@ -24,6 +25,8 @@ import argparse
 import json
 import os
 import platform
+import resource
+import socket
 import subprocess
 import sys
 import time
@@ -36,9 +39,10 @@ from fleet import ALL, CRABCACHE, KINDS, LOAD_CPU, MIB, NULL, REDIS, ROOT, Runni
 from samples import Cell, Collection, sample_of
 
 RATIOS = {"get": "1:0", "put": "0:1", "mix": "90:10"}
-PARTS = ("matrix", "latency", "memory", "values", "keys")
+PARTS = ("matrix", "latency", "idle", "memory", "values", "keys")
 KEY_BYTES, VALUE_BYTES, CONNECTIONS = 16, 64, 50
 LONG_BYTES, LONG_CONNECTIONS, LONG_PIPELINE = 64 << 10, 8, 4  # for long values: at most 32 are on their way
+IDLE_CONNECTIONS = 20_000
 ROOM_PER_ITEM = 200  # bytes of a server's limit for each item of 64 bytes, so that nothing is evicted
 
 
@@ -146,6 +150,22 @@ class Bench:
                 for server in running:
                     self.measure(server, Cell("latency", server.name, "mix", 16, VALUE_BYTES, self.scale.keys),
                                  "--rate", str(rate))
+
+    def idle(self) -> None:
+        """Who asks while others only stand there; descriptors limit how many."""
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        count = min(IDLE_CONNECTIONS if self.scale.rounds > 1 else 1000, hard - 200)
+        with Running(CRABCACHE, self.build, Setting(memory=512 * MIB, value_bytes=VALUE_BYTES)) as server:
+            self.preload(server, 100_000, VALUE_BYTES)
+            for _ in range(self.scale.rounds):
+                self.measure(server, Cell("alone", CRABCACHE, "get", 1, VALUE_BYTES, 100_000), "-c", "1")
+                with ExitStack() as stack:
+                    for _ in range(count):
+                        stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                    self.measure(server, Cell("idle", CRABCACHE, "get", 1, VALUE_BYTES, 100_000), "-c", "1")
+                time.sleep(1.5)  # the ports of closed connections can be used again after a second
+        self.collection.about["idle"] = f"{count:,}"
 
     def memory(self) -> None:
         """What an item costs beyond its key and value."""
