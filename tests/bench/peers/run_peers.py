@@ -64,7 +64,7 @@ class Scale:
     ops: tuple[str, ...] = ("get", "put", "mix")
 
 
-FULL = Scale(rounds=5, seconds=1.5, warm_up_s=0.3, keys=1_000_000, many_keys=20_000_000, memory_items=2_000_000)
+FULL = Scale(rounds=4, seconds=1.2, warm_up_s=0.3, keys=1_000_000, many_keys=20_000_000, memory_items=2_000_000)
 QUICK = Scale(rounds=1, seconds=0.4, warm_up_s=0.1, keys=100_000, many_keys=1_000_000, memory_items=200_000)
 
 
