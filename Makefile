@@ -131,7 +131,7 @@ SERVER_LIBS := -lcrypt -linih -lsystemd -ldl
 CLI_LIBS    := -ledit
 REPLAY_LIBS := -llzma -lm
 BENCH_LIBS  := -lm
-TEST_LIBS   := -lcmocka $(SERVER_LIBS) $(CLI_LIBS) $(REPLAY_LIBS) -ldl
+TEST_LIBS   := -lcmocka -lmemcached $(SERVER_LIBS) $(CLI_LIBS) $(REPLAY_LIBS) -ldl
 
 # ---- targets --------------------------------------------------------------------------------------------
 

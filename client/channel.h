@@ -23,6 +23,7 @@
 #ifndef CRABCACHE_CLIENT_CHANNEL_H
 #define CRABCACHE_CLIENT_CHANNEL_H
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -82,6 +83,7 @@ struct call {
     uint64_t end_ns;              /**< (Tickets) when it is to be given up; 0: never. */
     struct crab_result result;    /**< Valid when done. */
     uint32_t word;                /**< On which word its caller sleeps. */
+    bool blocking;                /**< Its caller does nothing but wait for it. */
     bool asleep;                  /**< It does, and nobody has completed it. */
     bool not_executed;            /**< It failed, and the server has certainly not executed it. */
     _Atomic bool done;
@@ -150,6 +152,7 @@ struct channel {
     uint64_t offered;      /**< of these given to a system call, whether it has taken them or not, */
     uint64_t sent;         /**< and taken. */
     uint32_t batch;        /**< The word of those who queue now. */
+    uint32_t expected;     /**< Callers that were woken a moment ago and have not come back yet. */
 
     _Atomic uint32_t words[CHANNEL_WORDS];
     uint32_t asleep[CHANNEL_WORDS]; /**< Sleepers of a word whose calls are not done. */
@@ -236,6 +239,27 @@ bool channel_step(struct channel *channel, struct call *call, struct net_deadlin
 void channel_send_value(struct channel *channel, struct crab_slice tail, struct net_deadline *deadline);
 /** @brief Send and receive without waiting, with the roles that are free. */
 void channel_turn(struct channel *channel);
+/** @brief What channel_watch() found. */
+enum channel_watched {
+    CHANNEL_IDLE,    /**< Nothing is on its way. */
+    CHANNEL_BUSY,    /**< Something is, and somebody else reads. */
+    CHANNEL_WATCHED  /**< Something is; the entry is filled, and channel_unwatch() must follow. */
+};
+
+/**
+ * @brief Give up overdue calls that have callbacks, send and receive without waiting; callbacks run.
+ * @param channel a channel; its lock is not held
+ * @param[in,out] earliest_ns brought forward to the next deadline of a call with a callback; 0: none
+ */
+void channel_tend(struct channel *channel, uint64_t *earliest_ns);
+/**
+ * @brief Take the reader's role to poll; no callback runs.
+ * @param channel a channel; its lock is not held
+ * @param[out] entry what to poll
+ */
+enum channel_watched channel_watch(struct channel *channel, struct pollfd *entry);
+/** @brief Give the role back; no callback runs. */
+void channel_unwatch(struct channel *channel);
 /** @brief Look whether the server has said or ended something while nothing was on its way. */
 void channel_peek(struct channel *channel);
 

@@ -8,16 +8,23 @@
  *
  * A thread with only one of the roles cannot hear when the other is given up, so while bytes are stuck in the queue it looks
  * up every STUCK_MS.
+ *
+ * Turns.  8 threads with blocking calls on one connection, 2 cores: without giving up the processor anywhere, 1.2 requests
+ * went with each system call, 97,000 per second at 12.2 us of the client's CPU time each; with COMPANY_TURNS 4 alone 4.2 requests,
+ * 135,000, 6.6 us; with the turns as they stand here 7.3 requests, 258,000, 6.0 us.  A caller alone on its channel does none of this.
  */
 #include "client/channel.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #define STUCK_MS 5
+#define COMPANY_TURNS 1
+#define READER_TURNS 8
 #define READ_LEAST ((size_t)16 * 1024)
 #define READ_MOST ((size_t)256 * 1024)
 /* How often channel_turn() receives before it lets others have their turn. */
@@ -92,10 +99,26 @@ static void take_queue(struct channel *channel)
     channel->batch = (channel->batch + 1) % CHANNEL_BATCH_WORDS;
 }
 
+/*
+ * Callers who were woken together come back together: give those that have not come yet a chance to put their requests into
+ * this batch.  Who does not come within a few turns of the processor is not waited for.
+ */
+static void await_company(struct channel *channel)
+{
+    for (int turn = 0; turn < COMPANY_TURNS && channel->expected != 0; turn++) {
+        (void)pthread_mutex_unlock(&channel->lock);
+        (void)sched_yield();
+        (void)pthread_mutex_lock(&channel->lock);
+    }
+    channel->expected = 0;
+}
+
 /* Send all that is queued.  For the sender. @return false: the socket is full, or broken */
 static bool send_all(struct channel *channel)
 {
     struct crab_slice nothing = {0};
+    if (channel->expected != 0)
+        await_company(channel);
     while (!channel->closing) {
         if (buffer_used(&channel->sending) == 0) {
             if (buffer_used(&channel->out) == 0)
@@ -130,6 +153,11 @@ struct received {
     ssize_t bytes; /* -1: see failed */
     int failed;    /* an errno; EAGAIN: nothing there; ENOMEM: no room to receive into */
 };
+
+static bool is_nothing(struct received got)
+{
+    return got.bytes < 0 && (got.failed == EAGAIN || got.failed == EWOULDBLOCK);
+}
 
 /* For the reader, without the lock. */
 static struct received receive_some(struct channel *channel, int fd)
@@ -185,6 +213,19 @@ static void release_reader(struct channel *channel)
         channel_settle(channel);
 }
 
+/* Among others: look a few times before waiting, and let those run who have something to send. */
+static struct received receive_soon(struct channel *channel, int fd)
+{
+    struct received got = {.bytes = -1, .failed = EAGAIN};
+    for (int turn = 0; turn < READER_TURNS; turn++) {
+        got = receive_some(channel, fd);
+        if (!is_nothing(got))
+            break;
+        (void)sched_yield();
+    }
+    return got;
+}
+
 /*
  * Wait until the socket can do what the caller's roles need, and receive if there is something and `read` is its role.
  * The lock is left meanwhile. @return false: the deadline has passed
@@ -195,17 +236,22 @@ static bool await_socket(struct channel *channel, bool read, bool write, struct 
     short revents = 0;
     int fd = channel->fd;
     int slice_ms = (!read || !write) && channel_unsent(channel) != 0 ? STUCK_MS : -1;
+    bool alone = channel->tail - channel->head == 1;
     struct received got = {.bytes = -1, .failed = EAGAIN};
+    enum crab_status status = CRAB_OK;
     channel_pause(channel);
-    enum crab_status status = net_wait_slice(fd, events, deadline, slice_ms, &revents);
+    if (read && !write && !alone)
+        got = receive_soon(channel, fd);
+    if (is_nothing(got)) {
+        status = net_wait_slice(fd, events, deadline, slice_ms, &revents);
+        if (status == CRAB_OK && read && (revents & ~POLLOUT) != 0)
+            got = receive_some(channel, fd);
+    }
     int failed = errno;
-    if (status == CRAB_OK && read && (revents & ~POLLOUT) != 0)
-        got = receive_some(channel, fd);
     (void)pthread_mutex_lock(&channel->lock);
     if (status == CRAB_E_SYSTEM && !channel->closing)
         channel_break(channel, CRAB_E_SYSTEM, failed, "waiting for the socket failed");
-    bool nothing = got.bytes < 0 && (got.failed == EAGAIN || got.failed == EWOULDBLOCK);
-    if (read && (!nothing || (revents != 0 && channel->send_failed != 0)))
+    if (read && (!is_nothing(got) || (revents != 0 && channel->send_failed != 0)))
         take_received(channel, got);
     return status != CRAB_E_TIMEOUT;
 }
@@ -294,7 +340,7 @@ void channel_turn(struct channel *channel)
         channel_pause(channel);
         struct received got = receive_some(channel, fd);
         (void)pthread_mutex_lock(&channel->lock);
-        if (got.bytes < 0 && (got.failed == EAGAIN || got.failed == EWOULDBLOCK))
+        if (is_nothing(got))
             break;
         take_received(channel, got);
     }
@@ -312,4 +358,55 @@ void channel_peek(struct channel *channel)
     (void)pthread_mutex_lock(&channel->lock);
     take_received(channel, got);
     release_reader(channel);
+}
+
+/* ---- watching many channels, for crab_client_run() */
+
+/* Give up what is overdue, and find the next deadline. */
+static void expire(struct channel *channel, uint64_t *earliest_ns)
+{
+    uint64_t now = net_now_ns();
+    for (uint64_t place = channel->head; place < channel->tail; place++) {
+        struct call *call = channel->ring[place & (channel->capacity - 1)].call;
+        if (call == NULL || call->finished == NULL || call->end_ns == 0)
+            continue;
+        if (call->end_ns <= now)
+            channel_give_up(channel, call, CRAB_E_TIMEOUT); /* this may end the connection, and with it all places */
+        else if (*earliest_ns == 0 || call->end_ns < *earliest_ns)
+            *earliest_ns = call->end_ns;
+    }
+}
+
+void channel_tend(struct channel *channel, uint64_t *earliest_ns)
+{
+    (void)pthread_mutex_lock(&channel->lock);
+    expire(channel, earliest_ns);
+    channel_turn(channel);
+    channel_hand_over(channel);
+    channel_leave(channel);
+}
+
+enum channel_watched channel_watch(struct channel *channel, struct pollfd *entry)
+{
+    enum channel_watched watched = CHANNEL_IDLE;
+    (void)pthread_mutex_lock(&channel->lock);
+    if (channel->finished != NULL || (channel->head != channel->tail && (channel->reader || channel->closing))) {
+        watched = CHANNEL_BUSY;
+    } else if (channel->head != channel->tail) {
+        watched = CHANNEL_WATCHED;
+        channel->reader = true;
+        *entry = (struct pollfd){.fd = channel->fd, .events = POLLIN};
+        if (channel_unsent(channel) != 0)
+            entry->events = POLLIN | POLLOUT;
+    }
+    channel_pause(channel);
+    return watched;
+}
+
+void channel_unwatch(struct channel *channel)
+{
+    (void)pthread_mutex_lock(&channel->lock);
+    release_reader(channel);
+    channel_hand_over(channel);
+    channel_pause(channel);
 }

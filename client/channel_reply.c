@@ -18,6 +18,7 @@
 
 void channel_complete(struct channel *channel, struct call *call)
 {
+    channel->expected += call->blocking;
     if (call->asleep) {
         call->asleep = false;
         channel->asleep[call->word]--;

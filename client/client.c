@@ -113,14 +113,15 @@ static bool may_repeat(const union crab_request *request, const struct call *cal
     }
 }
 
-/* Sleep before attempt `attempt` + 1. @return false: there is no time for that */
-static bool pause_before_retry(struct server *server, uint32_t attempt, struct net_deadline *deadline)
+/* Sleep before attempt `attempt` + 1, which only another server can answer at once. @return false: there is no time for that */
+static bool pause_before_retry(const struct crab_client *client, size_t server, uint32_t attempt,
+                               struct net_deadline *deadline)
 {
     uint64_t now = net_now_ns();
     uint32_t pause_ms = attempt < 8 && RETRY_LEAST_MS << attempt < RETRY_MOST_MS ? RETRY_LEAST_MS << attempt : RETRY_MOST_MS;
     pause_ms -= (uint32_t)((now >> 10) * 0x9e3779b1U % (pause_ms / 2 + 1));
-    struct circuit_view view = circuit_look(&server->circuit, now);
-    if (view.retry_in_ms > pause_ms)
+    struct circuit_view view = circuit_look(&client->servers[server].circuit, now);
+    if (view.retry_in_ms > pause_ms && (!client->eject || client->server_count == 1))
         pause_ms = view.retry_in_ms;
     uint64_t end_ns = now + (uint64_t)pause_ms * NS_PER_MS;
     uint64_t latest_ns = net_deadline_end(deadline);
@@ -142,7 +143,7 @@ enum crab_status client_perform(struct crab_client *client, const union crab_req
         size_t chosen = server != CLIENT_BY_KEY ? server : client_pick(client, request->head.key);
         enum crab_status status = channel_call(client_channel(client, chosen), request, &call, deadline);
         if (attempt >= retries || !may_repeat(request, &call) ||
-            !pause_before_retry(&client->servers[chosen], attempt, deadline)) {
+            !pause_before_retry(client, chosen, attempt, deadline)) {
             *result = call.result;
             return status;
         }
@@ -322,7 +323,9 @@ enum crab_status crab_client_open(const char *uri, const struct crab_client_opti
     struct crab_client *made = allocator.resize(allocator.context, NULL, sizeof *made);
     if (made == NULL)
         return net_fail(failure, CRAB_E_NO_MEMORY, 0, "no memory for a client");
-    *made = (struct crab_client){.allocator = allocator};
+    *made = (struct crab_client){.allocator = allocator,
+                                  .tickets.lock = PTHREAD_MUTEX_INITIALIZER,
+                                  .flights.lock = PTHREAD_MUTEX_INITIALIZER};
     enum crab_status status = build(made, uri != NULL ? uri : DEFAULT_URI, options, failure);
     if (status == CRAB_OK)
         *client = made;
@@ -346,6 +349,7 @@ void crab_client_close(struct crab_client *client)
     for (size_t i = 0; i < client->server_count; i++)
         end_server(client, &client->servers[i]);
     release(client, client->servers);
+    tickets_fini(client);
     ring_fini(&client->ring, &client->allocator);
     release(client, client->strings);
     release(client, client->uri);

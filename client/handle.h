@@ -2,7 +2,10 @@
 /*
  * The inside of a client: servers with their channels, and what all calls need before they come to a channel.
  *
- *     client.c  open, close, forks, picking, repeating     client_call.c  typed calls
+ *     client.c         open, close, forks, picking, repeating
+ *     client_call.c    blocking calls
+ *     client_ticket.c  requests that nobody waits for at once
+ *     client_many.c    many keys in one call           client_fetch.c  get, or load once
  *
  * Everything here but the circuits, the channels and the pools is made by crab_client_open() and never changes.
  */
@@ -14,6 +17,8 @@
 #include "client/channel.h"
 #include "client/ring.h"
 #include "client/uri.h"
+#include "crabcache/fetch.h"
+#include "crabcache/ticket.h"
 
 /** @brief One server. */
 struct server {
@@ -23,6 +28,23 @@ struct server {
     uint32_t ready;           /**< How many of them are prepared. */
     uint32_t weight;
     char *name;               /**< "host:port" or a path. */
+};
+
+/** @brief Lists of the keys that are being loaded. */
+#define FLIGHT_LISTS 64U
+
+struct flight;
+
+/** @brief Loads that are under way. */
+struct flights {
+    pthread_mutex_t lock;
+    struct flight *lists[FLIGHT_LISTS]; /**< By the hash of the key. */
+};
+
+/** @brief Tickets that nobody holds. */
+struct ticket_pool {
+    pthread_mutex_t lock;
+    struct crab_ticket *free;
 };
 
 struct crab_client {
@@ -36,9 +58,23 @@ struct crab_client {
     uint32_t connections;     /**< To each server. */
     uint32_t retries;
     bool eject;
+    struct ticket_pool tickets;
+    struct flights flights;
+    _Atomic uint64_t callbacks; /**< Requests on their way that have one. */
     volatile uint8_t *mine;   /**< A page that the kernel clears in a child; its first byte is 1 in the process that made it. */
     pid_t pid;                /**< For kernels that cannot do that; 0 if they can. */
 };
+
+/** @brief Free the tickets of the pool. */
+void tickets_fini(struct crab_client *client);
+
+/** @brief crab_client_submit() with a deadline that has begun, arguments unchecked. */
+enum crab_status client_submit(struct crab_client *client, const union crab_request *request,
+                               const struct net_deadline *deadline, const struct crab_submit_options *options,
+                               struct crab_ticket **ticket);
+
+/** @brief Exchange the value of a ticket that is done for another one. */
+void ticket_swap_value(struct crab_ticket *ticket, struct crab_value *value);
 
 /** @brief Whether the handle belongs to another process. */
 bool client_is_forked(const struct crab_client *client);

@@ -12,7 +12,9 @@
  * - stream.h: large values in pieces;
  * - event.h: such a connection in an event loop; adapters for loops are in crabcache/adapters/, and not included here;
  * - value.h: bytes that the caller owns and the library fills;
- * - client.h: a handle that all threads share, over one or several servers.
+ * - client.h: a handle that all threads share, over one or several servers;
+ * - ticket.h: requests on it that nobody waits for at once;
+ * - fetch.h: many keys in one call on it, and values that are loaded once when they are missing.
  */
 #ifndef CRABCACHE_CRABCACHE_H
 #define CRABCACHE_CRABCACHE_H
@@ -27,6 +29,8 @@
 #include "crabcache/event.h"
 #include "crabcache/value.h"
 #include "crabcache/client.h"
+#include "crabcache/ticket.h"
+#include "crabcache/fetch.h"
 
 CRAB_BEGIN_DECLS
 

@@ -9,7 +9,7 @@ set -euo pipefail
 
 run_packages=(gcc make libc6-dev pkg-config libxxhash-dev libedit-dev liblzma-dev libcrypt-dev
     libinih-dev libsystemd-dev libmicrohttpd-dev)
-test_packages=(g++ libcmocka-dev clang libclang-rt-dev clang-tidy doxygen
+test_packages=(g++ libcmocka-dev libmemcached-dev clang libclang-rt-dev clang-tidy doxygen
     python3 python3-pytest python3-hypothesis python3-prometheus-client tshark xz-utils shellcheck pyflakes3 man-db
     openssl strace systemd nodejs mypy libuv1-dev libevent-dev cmake abigail-tools libhiredis-dev)
 bench_packages=(python3 redis-server memcached)
