@@ -203,7 +203,7 @@ $(B)/libcrabcache.a: $(call obj,$(LIB_SRC)) $(B)/.sources
 
 $(B)/libcrabcache.so.$(VERSION): $(call obj,$(LIB_SRC)) $(B)/.sources
 	@echo "  LINK  $@"
-	@$(CC) -shared $(LDFLAGS_ALL) $(NO_UNDEFINED) -Wl,-soname,$(SONAME) -o $@ $(filter %.o,$^)
+	@$(CC) -shared $(LDFLAGS_ALL) $(NO_UNDEFINED) -Wl,-z,nodelete -Wl,-soname,$(SONAME) -o $@ $(filter %.o,$^)
 $(B)/$(SONAME) $(B)/libcrabcache.so: $(B)/libcrabcache.so.$(VERSION)
 	@ln -sf $(<F) $@
 

@@ -266,7 +266,7 @@ static bool make_server(struct crab_client *client, struct server *server, const
     server->channels = allocate(client, client->connections * sizeof *server->channels);
     if (server->name == NULL || server->channels == NULL)
         return false;
-    server->target = (struct net_target){.host = from->host, .name = server->name, .port = from->port};
+    net_target_init(&server->target, from->host, from->port, server->name);
     for (; server->ready < client->connections; server->ready++)
         if (!channel_init(&server->channels[server->ready], &client->config, &server->circuit, &server->target))
             return false;
@@ -338,6 +338,7 @@ static void end_server(struct crab_client *client, struct server *server)
 {
     for (uint32_t i = 0; i < server->ready; i++)
         channel_fini(&server->channels[i]);
+    net_target_fini(&server->target);
     release(client, server->channels);
     release(client, server->name);
 }

@@ -95,7 +95,8 @@ static enum crab_status finish(const struct flight *flight, struct crab_value *v
 }
 
 /* Load, put, and let the others have it. */
-static void load(struct crab_client *client, struct flight *flight, uint64_t ttl_ms, crab_loader *loader, void *context,
+static void load(struct crab_client *client, struct flight *flight, uint64_t ttl_ms,
+                 enum crab_status (*loader)(void *, const void *, size_t, struct crab_value *), void *context,
                  const struct crab_call_options *options)
 {
     flight->status = loader(context, flight->key, flight->key_len, &flight->value);
@@ -114,8 +115,9 @@ static void load(struct crab_client *client, struct flight *flight, uint64_t ttl
 }
 
 enum crab_status crab_fetch(struct crab_client *client, const void *key, size_t key_len, uint64_t ttl_ms,
-                            crab_loader *loader, void *context, const struct crab_call_options *options,
-                            struct crab_value *value)
+                            enum crab_status (*loader)(void *context, const void *key, size_t key_len,
+                                                       struct crab_value *value),
+                            void *context, const struct crab_call_options *options, struct crab_value *value)
 {
     if (client_is_forked(client))
         return client_fail(options, CRAB_E_FORKED, crab_status_text(CRAB_E_FORKED));

@@ -3,15 +3,12 @@
  * Deadlines on a clock that does not step, and connecting.
  *
  * Invariants: every wait goes through net_wait(), which ends by its deadline whatever signals or bytes arrive.  A
- * socket that leaves this file is non-blocking and close-on-exec.  The one call that can be late is getaddrinfo() for
- * a host name: the C library cannot interrupt it; numeric addresses do not come near a name server.
+ * socket that leaves this file is non-blocking and close-on-exec.
  */
 #include "client/net.h"
 
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +17,9 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "client/eyeballs.h"
+#include "client/resolve.h"
 
 #define NS_PER_MS 1000000U
 
@@ -108,82 +108,6 @@ enum crab_status net_fail(struct crab_failure *failure, enum crab_status status,
     return status;
 }
 
-static enum crab_status resolve(const char *host, uint16_t port, struct addrinfo **list,
-                                struct crab_failure *failure)
-{
-    char service[8];
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    (void)snprintf(service, sizeof service, "%u", (unsigned)port);
-
-    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-    int code = getaddrinfo(host, service, &hints, list);
-    if (code == EAI_NONAME) {
-        hints.ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG;
-        code = getaddrinfo(host, service, &hints, list);
-    }
-    if (code == 0)
-        return CRAB_OK;
-    if (code == EAI_MEMORY)
-        return net_fail(failure, CRAB_E_NO_MEMORY, 0, "no memory to resolve %s", host);
-    int system_error = code == EAI_SYSTEM ? errno : 0;
-    if (system_error != 0)
-        return net_fail(failure, CRAB_E_RESOLVE, system_error, "cannot resolve %s", host);
-    return net_fail(failure, CRAB_E_RESOLVE, 0, "cannot resolve %s: %s", host, gai_strerror(code));
-}
-
-static int count_addresses(const struct addrinfo *list)
-{
-    int count = 0;
-    for (; list != NULL; list = list->ai_next)
-        count++;
-    return count;
-}
-
-/* Finish a connect() that is under way: 0, or the errno of its failure. */
-static int finish_connect(int fd, struct net_deadline *deadline)
-{
-    short revents;
-    enum crab_status status = net_wait(fd, POLLOUT, deadline, &revents);
-    if (status == CRAB_E_TIMEOUT)
-        return ETIMEDOUT;
-    if (status != CRAB_OK)
-        return errno;
-    int failed = 0;
-    socklen_t size = sizeof failed;
-    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) == 0 ? failed : errno;
-}
-
-/* Connect to one address: 0 and *fd, or an errno. */
-static int connect_one(const struct sockaddr *address, socklen_t len, struct net_deadline *deadline, int *fd)
-{
-    int one = 1;
-    int made = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (made < 0)
-        return errno;
-    int failed = connect(made, address, len) == 0 ? 0 : errno;
-    if (failed == EINPROGRESS || failed == EINTR)
-        failed = finish_connect(made, deadline);
-    if (failed == 0 && address->sa_family != AF_UNIX &&
-        setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
-        failed = errno;
-    if (failed != 0) {
-        (void)close(made);
-        return failed;
-    }
-    *fd = made;
-    return 0;
-}
-
-/* The share of the time left that one of `addresses` may use. */
-static struct net_deadline share_of(struct net_deadline *deadline, int addresses)
-{
-    int left = left_ms(deadline);
-    struct net_deadline share = {.timeout_ms = CRAB_NO_TIMEOUT};
-    if (left >= 0)
-        share.timeout_ms = (uint32_t)(left + addresses - 1) / (uint32_t)addresses;
-    return share;
-}
-
 /* Tell why nobody was reached; `place` for people. */
 static enum crab_status connect_failed(struct crab_failure *failure, int failed, const char *place)
 {
@@ -209,7 +133,7 @@ static enum crab_status connect_unix(const char *path, struct net_deadline *dead
         return connect_failed(failure, ENAMETOOLONG, path);
     memcpy(address.sun_path, path, strlen(path));
     int failed;
-    while ((failed = connect_one((const struct sockaddr *)&address, sizeof address, deadline, fd)) == EAGAIN) {
+    while ((failed = eyeballs_begin((const struct sockaddr *)&address, sizeof address, fd)) == EAGAIN) {
         if (left_ms(deadline) == 0)
             return connect_failed(failure, ETIMEDOUT, path);
         (void)poll(NULL, 0, UNIX_RETRY_MS);
@@ -217,36 +141,83 @@ static enum crab_status connect_unix(const char *path, struct net_deadline *dead
     return failed == 0 ? CRAB_OK : connect_failed(failure, failed, path);
 }
 
-enum crab_status net_connect(const char *host, uint16_t port, struct net_deadline *deadline, int *fd,
-                             struct crab_failure *failure)
+static enum crab_status resolve_failed(struct crab_failure *failure, int code, int system_error, const char *host)
 {
-    if (host[0] == '/')
-        return connect_unix(host, deadline, fd, failure);
-    struct addrinfo *list = NULL;
-    if (deadline->timeout_ms != CRAB_NO_TIMEOUT)
-        net_deadline_start(deadline);
-    enum crab_status status = resolve(host, port, &list, failure);
-    if (status != CRAB_OK)
-        return status;
+    if (code == EAI_MEMORY)
+        return net_fail(failure, CRAB_E_NO_MEMORY, 0, "no memory to resolve %s", host);
+    if (system_error != 0)
+        return net_fail(failure, CRAB_E_RESOLVE, system_error, "cannot resolve %s", host);
+    return net_fail(failure, CRAB_E_RESOLVE, 0, "cannot resolve %s: %s", host, gai_strerror(code));
+}
 
-    int left = count_addresses(list);
-    int failed = 0;
-    for (const struct addrinfo *address = list; address != NULL; address = address->ai_next, left--) {
-        struct net_deadline share = share_of(deadline, left);
-        failed = connect_one(address->ai_addr, address->ai_addrlen, &share, fd);
-        if (failed == 0)
-            break;
-    }
-    freeaddrinfo(list);
-    if (failed == 0)
-        return CRAB_OK;
-    char place[NET_PLACE_BYTES];
-    (void)snprintf(place, sizeof place, "%s port %u", host, (unsigned)port);
-    return connect_failed(failure, failed, place);
+/* The resolution that an earlier call has not waited for to its end, or a new one. */
+static int begin_to_resolve(struct net_target *target, struct resolution **resolution)
+{
+    (void)pthread_mutex_lock(&target->lock);
+    *resolution = target->pending;
+    target->pending = NULL;
+    (void)pthread_mutex_unlock(&target->lock);
+    return *resolution != NULL ? 0 : resolution_start(target->host, target->port, resolution);
+}
+
+/* Leave a resolution that takes too long to the next call. */
+static void leave_pending(struct net_target *target, struct resolution *resolution)
+{
+    (void)pthread_mutex_lock(&target->lock);
+    struct resolution *surplus = target->pending;
+    target->pending = resolution;
+    (void)pthread_mutex_unlock(&target->lock);
+    resolution_release(surplus);
 }
 
 enum crab_status net_connect_target(struct net_target *target, struct net_deadline *deadline, int *fd,
                                     struct crab_failure *failure)
 {
-    return net_connect(target->host, target->port, deadline, fd, failure);
+    if (target->host[0] == '/')
+        return connect_unix(target->host, deadline, fd, failure);
+    (void)net_deadline_end(deadline); /* it begins now */
+    struct resolution *resolution = NULL;
+    int failed = begin_to_resolve(target, &resolution);
+    if (failed != 0)
+        return net_fail(failure, failed == ENOMEM ? CRAB_E_NO_MEMORY : CRAB_E_SYSTEM, failed, "cannot resolve %s",
+                        target->host);
+    if (!resolution_wait(resolution, deadline)) {
+        leave_pending(target, resolution);
+        return net_fail(failure, CRAB_E_TIMEOUT, 0, "no address of %s within the deadline", target->host);
+    }
+    const struct addrinfo *list;
+    int system_error;
+    int code = resolution_result(resolution, &list, &system_error);
+    enum crab_status status = CRAB_OK;
+    if (code != 0) {
+        status = resolve_failed(failure, code, system_error, target->host);
+    } else if ((failed = eyeballs_connect(list, deadline, fd)) != 0) {
+        char place[NET_PLACE_BYTES];
+        (void)snprintf(place, sizeof place, "%s port %u", target->host, (unsigned)target->port);
+        status = connect_failed(failure, failed, place);
+    }
+    resolution_release(resolution);
+    return status;
+}
+
+void net_target_init(struct net_target *target, const char *host, uint16_t port, const char *name)
+{
+    *target = (struct net_target){
+        .host = host, .name = name, .port = port, .lock = PTHREAD_MUTEX_INITIALIZER};
+}
+
+void net_target_fini(struct net_target *target)
+{
+    resolution_release(target->pending);
+    target->pending = NULL;
+}
+
+enum crab_status net_connect(const char *host, uint16_t port, struct net_deadline *deadline, int *fd,
+                             struct crab_failure *failure)
+{
+    struct net_target target;
+    net_target_init(&target, host, port, host);
+    enum crab_status status = net_connect_target(&target, deadline, fd, failure);
+    net_target_fini(&target);
+    return status;
 }

@@ -6,6 +6,7 @@
 #ifndef CRABCACHE_CLIENT_NET_H
 #define CRABCACHE_CLIENT_NET_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 #include "crabcache/conn.h"
@@ -62,8 +63,7 @@ enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, s
 /**
  * @brief Resolve a host and connect to the first of its addresses that answers.
  *
- * Numeric addresses are tried without asking a name server.  The time that is left is shared among the addresses
- * that are left, so that one that drops packets does not use it up.
+ * Numeric addresses are tried without asking a name server, and without a thread.
  * @param host name or numeric address; one that begins with a slash is the path of a unix socket
  * @param port TCP port; not looked at for a unix socket
  * @param deadline for everything together
@@ -75,12 +75,21 @@ enum crab_status net_wait(int fd, short events, struct net_deadline *deadline, s
 enum crab_status net_connect(const char *host, uint16_t port, struct net_deadline *deadline, int *fd,
                              struct crab_failure *failure);
 
-/** @brief A server's address, and what is known about it. */
+struct resolution;
+
+/** @brief Where a server is. */
 struct net_target {
     const char *host; /**< As of net_connect(). */
     const char *name; /**< "host:port" or the path, for people. */
     uint16_t port;
+    pthread_mutex_t lock;       /**< Of what follows. */
+    struct resolution *pending; /**< One that took too long: the next call goes on with it. */
 };
+
+/** @brief Prepare a target. The strings are borrowed. */
+void net_target_init(struct net_target *target, const char *host, uint16_t port, const char *name);
+/** @brief End it. */
+void net_target_fini(struct net_target *target);
 
 /** @brief As net_connect(), to a target. */
 enum crab_status net_connect_target(struct net_target *target, struct net_deadline *deadline, int *fd,

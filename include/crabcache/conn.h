@@ -10,9 +10,9 @@
  *
  * @section conn_deadlines Deadlines
  * Each call ends within the connection's `timeout_ms`, counted on a clock that does not step: it is done, it failed,
- * or its outcome is unknown.  crab_conn_open() has one deadline for resolving, connecting, HELLO and AUTH together;
- * the limit of this promise is a host *name*: getaddrinfo() of the C library cannot be interrupted, so a slow
- * name server may make the call late by the resolver's own time-outs.  A numeric address never asks a name server.
+ * or its outcome is unknown.  crab_conn_open() has one deadline for resolving, connecting, HELLO and AUTH together.
+ * A host *name* is resolved by a thread of its own, as getaddrinfo() cannot be interrupted; the thread may outlive the call.  A
+ * numeric address needs neither thread nor name server.
  *
  * @section conn_broken Broken connections
  * After a time-out, a closed or reset connection, a failed system call or a breach of the protocol nobody can say

@@ -10,16 +10,11 @@
 #include <stdint.h>
 
 #include "crabcache/client.h"
+#include "crabcache/many.h"
 #include "crabcache/status.h"
 #include "crabcache/version.h"
 
 CRAB_BEGIN_DECLS
-
-/** @brief A key and its value, for crab_client_put_many(). */
-struct crab_pair {
-    struct crab_slice key;   /**< The key. */
-    struct crab_slice value; /**< The value. */
-};
 
 /**
  * @brief Read many keys, all on their way at the same time.
@@ -72,19 +67,10 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_client_del_many(struct crab_client 
                                                              enum crab_status *statuses);
 
 /**
- * @brief Get a value from where it comes from, because the cache does not have it.
- *
- * It must not fetch the same key from the same client.
- * @param context as crab_fetch() got it
- * @param key the key
- * @param key_len its length
- * @param[out] value to be filled with crab_value_set()
- * @return #CRAB_OK; #CRAB_MISS: there is no such value; anything else: it could not be had
- */
-typedef enum crab_status crab_loader(void *context, const void *key, size_t key_len, struct crab_value *value);
-
-/**
  * @brief Read a value from the cache; if it is not there, load it and put it there.
+ *
+ * The loader gets the value from where it comes from: it fills it with crab_value_set() and answers #CRAB_OK, or #CRAB_MISS if there is
+ * none, or anything else if it could not be had.  It must not fetch the same key from the same client.
  *
  * Of all threads of the process that fetch a key from this client at the same time, one loads; the others get what it has
  * loaded.  If the cache fails, the value is loaded as well: a cache that is down takes nobody with it.
@@ -103,8 +89,11 @@ typedef enum crab_status crab_loader(void *context, const void *key, size_t key_
  * @threads Any thread.
  */
 CRAB_API CRAB_MUST_USE enum crab_status crab_fetch(struct crab_client *client, const void *key, size_t key_len,
-                                                   uint64_t ttl_ms, crab_loader *loader, void *context,
-                                                   const struct crab_call_options *options,
+                                                   uint64_t ttl_ms,
+                                                   enum crab_status (*loader)(void *context, const void *key,
+                                                                              size_t key_len,
+                                                                              struct crab_value *value),
+                                                   void *context, const struct crab_call_options *options,
                                                    struct crab_value *value);
 
 CRAB_END_DECLS

@@ -233,7 +233,8 @@ static void servers_leave_and_return(void **state)
             enum crab_status status = crab_client_put(client, key, len, key, len, NULL, NULL, NULL);
             if (status != CRAB_OK)
                 fail_msg("round %u key %u: %s", round, i, crab_status_name(status));
-            assert_int_equal(crab_client_get(client, key, len, &value, NULL), CRAB_OK);
+            status = crab_client_get(client, key, len, &value, NULL); /* a key may move in between: that is a miss */
+            assert_true(status == CRAB_OK || (round != 0 && status == CRAB_MISS));
         }
     }
     uint64_t requests = 0;
