@@ -2,9 +2,9 @@
 /*
  * From bytes to replies. dispatch_run() is the whole path of a request:
  *
- *     decode up to BATCH frames as views into the input     decode_batch()
- *     hash their keys, prefetch the index                   prefetch_index()
- *     prefetch the items                                    prefetch_items()
+ *     decode up to BATCH_FRAMES as views into the input     batch_decode()
+ *     hash their keys, prefetch the index                   batch_prefetch_index()
+ *     prefetch the items                                    batch_prefetch_items()
  *     execute them strictly in order, each with its reply   execute()
  *
  * and again until the input holds no whole frame. With the last batch of an input the memory is fetched of the input that
@@ -23,18 +23,13 @@
 
 #include "crabcache/wire.h"
 #include "server/auth.h"
+#include "server/batch.h"
 #include "server/command.h"
 #include "server/stats.h"
 #include "server/store/store.h"
 
-#define BATCH 64U
-
 /* Of the next input so many are begun: more of them would drive those of this one out of the nearest cache. */
 #define BATCH_AHEAD 16U
-
-/* How much of an item is prefetched: what of its value a GET will copy, and its key, for comparing. */
-#define PREFETCH_VALUE 64U
-#define PREFETCH_KEY   256U
 
 /* What requests cost that take longer than most; see DISPATCH_TURN_COST. */
 #define STATS_COST 16U
@@ -46,25 +41,6 @@
 static_assert(COMMAND_STATS_ROOM <= DISPATCH_OUT_BYTES, "the longest reply fits an empty output");
 static_assert(COMMAND_REPLY_ROOM <= DISPATCH_OUT_BYTES, "any reply fits an empty output");
 static_assert(DISPATCH_FRAME_EXTRA >= CRAB_REQUEST_HEADER + 4 + 20 + 2 + CRAB_MAX_EXT + CRAB_MAX_KEY, "extra");
-
-/* A frame in its turn. */
-struct entry {
-    union crab_request request; /* of a malformed frame only the head */
-    struct store_key key;
-    uint64_t size;  /* of the whole frame; 0: the stream ends here */
-    uint16_t error; /* of the decoder, or 0 */
-    struct store_hint hint;
-};
-
-/* Frames of an input. */
-struct batch {
-    const uint8_t *in; /* from where on; NULL: there is no batch */
-    size_t len;        /* of the input, from there on */
-    size_t bytes;      /* of it in the batch */
-    uint64_t need;     /* of the first frame that is neither whole nor malformed; 0: none */
-    unsigned count;
-    _Alignas(64) struct entry entries[BATCH];
-};
 
 struct dispatch {
     struct command_env env;
@@ -191,76 +167,6 @@ static bool is_quiet_misuse(const struct session *session, uint8_t flags)
 
 /* ------------------------------------------------------------------------------------------- the stages */
 
-/* Decode up to `most` whole and malformed frames. */
-static void decode_batch(const struct dispatch *d, const uint8_t *in, size_t len, unsigned most, struct batch *batch)
-{
-    size_t at = 0;
-    unsigned count = 0;
-    batch->need = 0;
-    while (count < most && at < len) {
-        struct entry *entry = &batch->entries[count];
-        struct crab_frame frame;
-        enum crab_decode outcome = crab_request_decode(in + at, len - at, d->env.max_value, &entry->request, &frame);
-        if (outcome == CRAB_NEED_MORE) {
-            batch->need = frame.size;
-            break;
-        }
-        entry->size = frame.size;
-        entry->error = outcome == CRAB_MALFORMED ? frame.error : 0;
-        count++;
-        bool goes_on = frame.size != 0 && frame.size <= len - at;
-        at = goes_on ? at + (size_t)frame.size : len;
-    }
-    batch->in = in;
-    batch->len = len;
-    batch->bytes = at;
-    batch->count = count;
-}
-
-static void prefetch_index(const struct dispatch *d, struct batch *batch)
-{
-    for (unsigned i = 0; i < batch->count; i++) {
-        struct entry *entry = &batch->entries[i];
-        const struct crab_slice *key = &entry->request.head.key;
-        entry->hint = (struct store_hint){.item = NULL};
-        entry->key.len = 0;
-        if (entry->error != 0 || key->len == 0)
-            continue;
-        entry->key = store_key(d->env.store, key->data, key->len);
-        store_prefetch_index(d->env.store, entry->key.hash);
-    }
-}
-
-/*
- * Find the items that the index has at hand, or those for which more of it had to be fetched, then prefetch them. In two
- * passes, so that the second is short: a processor may let no prefetch retire before it knows the page, and waits
- * together for those misses of the TLB only that are within its reach.
- */
-static void prefetch_items_of(const struct dispatch *d, struct batch *batch, bool overflow)
-{
-    const struct entry *sought[BATCH];
-    unsigned n = 0;
-    for (unsigned i = 0; i < batch->count; i++) {
-        struct entry *entry = &batch->entries[i];
-        if (entry->key.len == 0 || entry->hint.overflow != overflow)
-            continue;
-        store_locate(d->env.store, entry->key.hash, &entry->hint);
-        sought[n++] = entry;
-    }
-    for (unsigned i = 0; i < n; i++) {
-        const struct entry *entry = sought[i];
-        size_t wanted = entry->key.len < PREFETCH_KEY ? entry->key.len : PREFETCH_KEY;
-        wanted += entry->request.head.op == CRAB_OP_GET ? PREFETCH_VALUE : 0;
-        store_prefetch_item(&entry->hint, wanted);
-    }
-}
-
-static void prefetch_items(const struct dispatch *d, struct batch *batch)
-{
-    prefetch_items_of(d, batch, false);
-    prefetch_items_of(d, batch, true);
-}
-
 /* Make d->now the batch at the start of an input, which begin_next() may have begun. */
 static void take_batch(struct dispatch *d, const uint8_t *in, size_t len)
 {
@@ -271,9 +177,9 @@ static void take_batch(struct dispatch *d, const uint8_t *in, size_t len)
         return;
     }
     d->next->in = NULL;
-    decode_batch(d, in, len, BATCH, batch);
-    prefetch_index(d, batch);
-    prefetch_items(d, batch);
+    batch_decode(batch, in, len, BATCH_FRAMES, d->env.max_value);
+    batch_prefetch_index(batch, d->env.store);
+    batch_prefetch_items(batch, d->env.store);
 }
 
 /* If d->now is the last batch of its input, begin the one of the next input. */
@@ -284,8 +190,8 @@ static void begin_next(struct dispatch *d)
     next->count = 0;
     if (d->now->bytes < d->now->len || d->announced == NULL)
         return;
-    decode_batch(d, d->announced, d->announced_len, BATCH_AHEAD, next);
-    prefetch_index(d, next);
+    batch_decode(next, d->announced, d->announced_len, BATCH_AHEAD, d->env.max_value);
+    batch_prefetch_index(next, d->env.store);
 }
 
 void dispatch_announce(struct dispatch *dispatch, const uint8_t *in, size_t len)
@@ -296,7 +202,7 @@ void dispatch_announce(struct dispatch *dispatch, const uint8_t *in, size_t len)
         dispatch->next->in = NULL;
 }
 
-static unsigned cost_of(const struct dispatch *d, const struct entry *entry)
+static unsigned cost_of(const struct dispatch *d, const struct batch_entry *entry)
 {
     if (entry->error != 0)
         return 1;
@@ -333,7 +239,7 @@ static void execute_timed(struct dispatch *d, struct command *c, const union cra
 }
 
 /* Execute one frame, or say what is wrong with it. Returns whether the connection goes on. */
-static bool execute(struct dispatch *d, struct session *session, const struct entry *entry, struct buf_out *out)
+static bool execute(struct dispatch *d, struct session *session, const struct batch_entry *entry, struct buf_out *out)
 {
     const struct crab_req_head *head = &entry->request.head;
     struct command c = {
@@ -416,7 +322,7 @@ bool dispatch_stream_begin(struct dispatch *dispatch, uint8_t *head, size_t len,
 void dispatch_stream_end(struct dispatch *dispatch, struct session *session, const uint8_t *head,
                          struct dispatch_stream *stream, struct buf_out *out)
 {
-    struct entry entry = {.size = stream->head_len};
+    struct batch_entry entry = {.size = stream->head_len};
     struct crab_frame frame;
     struct store_stream place = of_store(stream);
     enum crab_decode outcome =
@@ -459,7 +365,7 @@ static uint16_t judge_partial(const struct dispatch *d, const struct session *se
 static void fail_partial(struct dispatch *d, struct session *session, const uint8_t *in, size_t len, uint16_t error,
                          struct buf_out *out, struct dispatch_result *result)
 {
-    struct entry entry = {.error = error, .size = (uint64_t)CRAB_REQUEST_HEADER + crab_load_u32(in + 4)};
+    struct batch_entry entry = {.error = error, .size = (uint64_t)CRAB_REQUEST_HEADER + crab_load_u32(in + 4)};
     struct crab_req_head *head = &entry.request.head;
     head->op = in[0];
     head->flags = in[1];
@@ -477,7 +383,7 @@ static bool run_batch(struct dispatch *d, struct session *session, unsigned *spe
 {
     const struct batch *batch = d->now;
     for (unsigned i = 0; i < batch->count; i++) {
-        const struct entry *entry = &batch->entries[i];
+        const struct batch_entry *entry = &batch->entries[i];
         if (*spent >= DISPATCH_TURN_COST || !has_room(out, entry->request.head.op)) {
             result->next = *spent >= DISPATCH_TURN_COST ? DISPATCH_TURN : DISPATCH_OUTPUT;
             return false;
@@ -523,7 +429,7 @@ void dispatch_run(struct dispatch *dispatch, struct session *session, const uint
         }
         begin_next(dispatch);
         goes_on = run_batch(dispatch, session, &spent, len, out, result);
-        prefetch_items(dispatch, dispatch->next);
+        batch_prefetch_items(dispatch->next, dispatch->env.store);
     }
     dispatch->announced = NULL;
     dispatch->announced_len = 0;
