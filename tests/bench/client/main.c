@@ -138,6 +138,8 @@ int main(int argc, char **argv)
     compare(&rig, crab, redis, 1);
     printf("\n");
     latency_compare(&rig, LATENCY_ROUNDS);
+    printf("\n");
+    threads_compare(&rig);
     crab_side_close(crab);
     if (redis != NULL)
         redis_side_close(redis);

@@ -72,4 +72,7 @@ struct rig_cost loop_run(struct rig *rig, int put);
 /** @brief Blocking GETs against send and recv of the same bytes, in turns; prints its own rows. */
 void latency_compare(struct rig *rig, unsigned rounds);
 
+/** @brief Threads with blocking GETs on one shared client, beside a hiredis context each; prints its own rows. */
+void threads_compare(struct rig *rig);
+
 #endif
