@@ -28,6 +28,7 @@ SAYS = {
     "event_epoll": {"visits: 10"},
     "event_libuv": {"hello from libuv"},
     "event_libevent": {"hello from libevent"},
+    "shared_client": {"visits: 400", "reports: 4, loaded when missing"},
 }
 
 
