@@ -49,7 +49,7 @@ def test_the_server_conforms(start_server, tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text(f"Ada:{crypt.crypt('secret word', crypt.mksalt(crypt.METHOD_SHA256, rounds=1000))}\n")
     users.chmod(0o600)
-    main = start_server("--memory", "256M", "--threads", "2", "--stall-timeout", "1")
+    main = start_server("--memory", "256M", "--threads", "2", "--stall-timeout", "2")
     guarded = start_server("--memory", "64M", "--threads", "1", "--auth-file", str(users), "--auth-failures", "0")
     small = start_server("--memory", "8M", "--threads", "1", "--eviction", "none")
     options = Options(server=main.address, auth_server=guarded.address, user=b"Ada", secret=b"secret word",

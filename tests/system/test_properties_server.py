@@ -201,7 +201,7 @@ def test_the_server_is_the_model() -> None:
 
 
 @pytest.mark.parametrize("broken", [broken_servers.LivesLonger, broken_servers.KeepsFlags, broken_servers.ExpireWrites,
-                                    broken_servers.Revives, broken_servers.RoundsDown, broken_servers.LaxNumbers])
+                                    broken_servers.RoundsDown, broken_servers.LaxNumbers])
 def test_a_difference_is_noticed(broken: type[Store]) -> None:
     with pytest.raises((AssertionError, BaseExceptionGroup)):
         run(200, (Phase.generate,), broken)

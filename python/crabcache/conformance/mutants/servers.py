@@ -570,17 +570,17 @@ def server_of(broken: type, **options: Any) -> ReferenceServer:
 
 
 @contextmanager
-def started(broken: type = ReferenceServer, timeout_s: float = 5.0) -> Iterator[Options]:
+def started(broken: type = ReferenceServer, timeout_s: float = 5.0, stall_s: float = 2.0) -> Iterator[Options]:
     """Three servers of a kind, one for everything, one with users, and one that is soon full; and how to test them."""
-    with server_of(broken, stall_s=0.2) as plain, server_of(broken, users=USERS) as guarded, server_of(broken, memory=SMALL) as small:
+    with server_of(broken, stall_s=stall_s) as plain, server_of(broken, users=USERS) as guarded, server_of(broken, memory=SMALL) as small:
         (user, secret), = USERS.items()
         yield Options(server=plain.address, auth_server=guarded.address, user=user, secret=secret, small_server=small.address,
-                      stop=plain.stop, deadline_s=2.0, timeout_s=timeout_s, silence_s=0.05)
+                      stop=plain.stop, deadline_s=stall_s * 10, timeout_s=timeout_s, silence_s=0.05)
 
 
 def judge(mutant: Mutant) -> Result:
     """What the case that must catch a mutant says of it."""
     (case,) = choose(CASES, [mutant.case])
-    with started(mutant.broken, timeout_s=0.7) as options:
+    with started(mutant.broken, timeout_s=0.7, stall_s=0.2) as options:
         ServerContext.welcomes.clear()
         return run_one(case, ServerContext(case, options))
