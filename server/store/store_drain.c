@@ -42,18 +42,11 @@ static bool deserves(const struct store *store, enum store_pool pool, uint64_t s
     return true;
 }
 
-static bool has_room(const struct store *store, const struct store_writer *writer, unsigned class, uint64_t bytes)
-{
-    const struct store_open *open = &writer->open[class];
-    return open->segment != STORE_NONE && open->used + bytes <= store_segment_bytes(store) &&
-           store_peek(&store->segments[open->segment].seq) >= store_load(&store->flushed);
-}
-
 /* A class of a writer whose open segment has room; STORE_CLASSES if none has. */
 static unsigned any_class(const struct store *store, const struct store_writer *writer, uint64_t bytes)
 {
     unsigned class = 0;
-    while (class < STORE_CLASSES && !has_room(store, writer, class, bytes))
+    while (class < STORE_CLASSES && !store_segment_has_room(store, writer, class, bytes))
         class++;
     return class;
 }
@@ -89,6 +82,7 @@ static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t valu
     item.has_expiry = item.expiry != STORE_NEVER; /* It may have had one. */
     unsigned class = item.has_expiry ? store_class_of(store, item.expiry, store_now(store)) : 0;
     uint64_t bytes = store_item_bytes(&item);
+    struct store_shape shape;
     struct store_writer *mover =
         mover_for(worker, kind == JOB_COMPACT ? from : next_pool(from), bytes + 8 + 7, &class);
     if (mover == NULL)
@@ -99,8 +93,9 @@ static bool move_item(struct store_worker *worker, uint64_t *slot, uint64_t valu
             (void)deserves(store, from, value, bytes, &freq);
         if ((value & STORE_SEEN) != 0 && item.version == 0)
             item.version = store_version_of(store, entry->location);
-        store_segment_place(store, mover, class, &item, &place);
-        store_item_write(place.at, &item);
+        shape = store_item_shape(&item);
+        store_segment_place(store, mover, class, &shape, &place);
+        store_item_write(place.at, &item, shape.flags);
         next = (value & (STORE_TAG_MASK | STORE_SEEN)) | freq * STORE_FREQ_ONE | place.location;
     } while (!__atomic_compare_exchange_n(slot, &value, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
     store_segment_keep(store, mover, &place, item.expiry);

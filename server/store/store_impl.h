@@ -379,6 +379,7 @@ struct store_found {
     uint64_t *hole;             /**< An empty slot, or NULL. */
     struct store_bucket *last;  /**< The end of the chain. */
     unsigned chain;             /**< Overflow buckets. */
+    uint64_t bytes;             /**< Of the key's item, once it was read. */
 };
 
 uint64_t store_hash(const struct store *store, const uint8_t *key, size_t len);
@@ -417,13 +418,22 @@ bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segmen
 /** @brief The class of a time to live. */
 unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now);
 
+/** @brief Has the open segment of a class room for so many bytes, and did no flush empty it? */
+static inline bool store_segment_has_room(const struct store *store, const struct store_writer *writer, unsigned class,
+                                          uint64_t bytes)
+{
+    const struct store_open *open = &writer->open[class];
+    return open->segment != STORE_NONE && open->used + bytes <= store_segment_bytes(store) &&
+           store_peek(&store->segments[open->segment].seq) >= store_load(&store->flushed);
+}
+
 /** @brief Let the open segment of a class have room; takes a new one if needed, leaving `keep`. */
 bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
                         uint32_t keep);
 
 /** @brief Where an item would be written; there must be room. */
 void store_segment_place(const struct store *store, const struct store_writer *writer, unsigned class,
-                         const struct store_item *item, struct store_place *place);
+                         const struct store_shape *shape, struct store_place *place);
 
 /** @brief Keep a place, its item being written. Before it is published. */
 void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
@@ -539,7 +549,11 @@ static inline struct store *store_enter(struct store_worker *worker)
 }
 
 /** @brief Say that the worker has seen all that happened, if it holds no views. */
-void store_refresh(struct store_worker *worker);
+static inline void store_refresh(struct store_worker *worker)
+{
+    if (!worker->has_views)
+        store_publish(&worker->epoch, store_load(&worker->store->epoch));
+}
 
 /** @brief The epoch that all workers have seen. */
 uint64_t store_oldest_epoch(struct store *store);
@@ -557,8 +571,19 @@ struct store_need {
 /** @brief Make room, by waiting for others if need be. @return false: STORE_NO_MEMORY. */
 bool store_make_room(struct store_worker *worker, const struct store_need *need, struct store_place *place);
 
+/** Bytes written from one payment to the next. */
+#define STORE_PAY_FROM 4096U
+
+void store_pay_now(struct store_worker *worker);
+
 /** @brief Do the work that bytes written stand for. */
-void store_pay(struct store_worker *worker, uint64_t bytes);
+static inline void store_pay(struct store_worker *worker, uint64_t bytes)
+{
+    worker->debt += bytes;
+    worker->unpaid += bytes;
+    if (worker->unpaid >= STORE_PAY_FROM)
+        store_pay_now(worker);
+}
 
 /** @brief STORE_REFUSE: may more bytes become live? Drops expired items if that helps. */
 bool store_admit(struct store_worker *worker, uint64_t bytes, bool large);

@@ -95,18 +95,31 @@ static inline uint8_t store_item_flags(const struct store_item *item)
                      (item->app_flags != 0 ? ITEM_APP_FLAGS : 0U));
 }
 
+/** What follows from an item's fields, worked out once. */
+struct store_shape {
+    uint64_t bytes; /**< Padding excluded. */
+    uint8_t flags;
+};
+
+static inline struct store_shape store_item_shape(const struct store_item *item)
+{
+    uint8_t flags = store_item_flags(item);
+    return (struct store_shape){.bytes = store_item_head_bytes(flags) + (uint64_t)item->key_len + item->value_len,
+                                .flags = flags};
+}
+
 /** @brief Bytes of an item, padding excluded. */
 static inline uint64_t store_item_bytes(const struct store_item *item)
 {
-    return store_item_head_bytes(store_item_flags(item)) + (uint64_t)item->key_len + item->value_len;
+    return store_item_shape(item).bytes;
 }
 
-/** @brief Padding that must precede an item that would start at this address. */
-static inline uint32_t store_item_padding(const struct store_item *item, uint64_t address)
+/** @brief Padding that must precede an item of these flags that would start at this address. */
+static inline uint32_t store_item_padding(uint8_t flags, uint64_t address)
 {
-    if (!item->has_expiry)
+    if ((flags & ITEM_EXPIRY) == 0)
         return 0;
-    return (uint32_t)(-address & (store_item_is_wide(item) ? 7 : 3));
+    return (uint32_t)(-address & ((flags & ITEM_WIDE) != 0 ? 7 : 3));
 }
 
 /** @brief The lengths of an item, without looking at the rest. */
@@ -203,10 +216,9 @@ static inline uint64_t store_item_read(uint8_t *at, struct store_item *item)
     return (uint64_t)(item->value - at) + item->value_len;
 }
 
-/** @brief Write an item, of which nobody knows yet; without its value if that is NULL. */
-static inline void store_item_write(uint8_t *at, const struct store_item *item)
+/** @brief Write an item of this shape, of which nobody knows yet; without its value if that is NULL. */
+static inline void store_item_write(uint8_t *at, const struct store_item *item, uint8_t flags)
 {
-    uint8_t flags = store_item_flags(item);
     uint8_t *field = at;
     assert(at != NULL);
     if ((flags & ITEM_WIDE) == 0) {

@@ -51,6 +51,7 @@ static void fill_view(struct store_worker *worker, uint64_t location, const stru
 struct draft {
     const struct store_key *key;
     struct store_item item;
+    struct store_shape shape; /* Of the item as it will be written. */
     struct store_place place;
     struct store_need need;
     uint64_t flushed; /* As it was when the operation began. */
@@ -73,7 +74,10 @@ static bool begin(struct store_worker *worker, struct draft *draft)
 {
     store_pay(worker, draft->need.bytes);
     draft->flushed = store_load(&worker->store->flushed);
-    return store_make_room(worker, &draft->need, &draft->place);
+    if (draft->need.large || !store_segment_has_room(worker->store, &worker->writer, draft->need.class, draft->need.bytes))
+        return store_make_room(worker, &draft->need, &draft->place);
+    store_refresh(worker);
+    return true;
 }
 
 /* Gives up a place that was not used. */
@@ -87,18 +91,11 @@ static void abandon(struct store *store, const struct draft *draft)
 static void write_out(struct store_worker *worker, struct draft *draft)
 {
     if (draft->need.large)
-        draft->place.bytes = store_item_bytes(&draft->item);
+        draft->place.bytes = draft->shape.bytes;
     else
-        store_segment_place(worker->store, &worker->writer, draft->need.class, &draft->item, &draft->place);
-    store_item_write(draft->place.at, &draft->item);
+        store_segment_place(worker->store, &worker->writer, draft->need.class, &draft->shape, &draft->place);
+    store_item_write(draft->place.at, &draft->item, draft->shape.flags);
 }
-
-/* What stood in a slot when something else took its place. */
-struct old {
-    uint64_t location; /* 0: nothing. */
-    uint64_t bytes;
-    bool evicted;
-};
 
 /* A slot of a full chain whose item is the first to go. */
 static uint64_t *coldest_slot(const struct store *store, const struct store_found *found)
@@ -117,14 +114,22 @@ static uint64_t *coldest_slot(const struct store *store, const struct store_foun
 }
 
 /* The pool of an item that takes another one's place: the same, unless it has grown so much that it must earn it anew. */
-static enum store_pool pool_after(const struct store *store, uint64_t old, uint64_t bytes)
+static enum store_pool pool_after(const struct store *store, uint64_t old, uint64_t old_bytes, uint64_t bytes)
 {
-    struct store_item item;
-    if (store_item_read(store_at(store, old), &item) * GROWN <= bytes)
+    if (old_bytes * GROWN <= bytes)
         return POOL_SMALL;
     const uint8_t *pool = store_is_large(store, old) ? &store_large_at(store, store_page_of(store, old))->pool
                                                      : &store->segments[store_segment_of(store, old)].pool;
     return (enum store_pool)store_peek(pool);
+}
+
+/* Counts what a full chain has lost. Answers its bytes. */
+static uint64_t note_eviction(struct store_worker *worker, uint64_t location)
+{
+    struct store_item item;
+    store_count(&worker->counters.evictions, 1);
+    store_count(&worker->counters.evictions_bucket, 1);
+    return store_item_read(store_at(worker->store, location), &item);
 }
 
 /*
@@ -134,14 +139,14 @@ static enum store_pool pool_after(const struct store *store, uint64_t old, uint6
 static bool publish(struct store_worker *worker, struct draft *draft, struct store_found *found, bool replaces_live)
 {
     struct store *store = worker->store;
-    struct old old = {.location = 0};
-    uint64_t freq = 0, slot;
+    bool evicts = false;
+    uint64_t freq = 0;
     uint64_t *to = found->slot;
     if (to == NULL && store_index_make_hole(store, found))
         to = found->hole;
     if (to == NULL && store->config.eviction == STORE_EVICT) {
         to = coldest_slot(store, found);
-        old.evicted = true;
+        evicts = true;
     }
     if (to == NULL)
         return false;
@@ -149,7 +154,7 @@ static bool publish(struct store_worker *worker, struct draft *draft, struct sto
     if (replaces_live) {
         freq = (found->value & STORE_FREQ_MASK) / STORE_FREQ_ONE;
         freq = freq < 3 ? freq + 1 : 3;
-        pool = pool_after(store, store_slot_location(found->value), draft->place.bytes);
+        pool = pool_after(store, store_slot_location(found->value), found->bytes, draft->place.bytes);
     } else if (store->config.eviction == STORE_EVICT) {
         freq = store_hits_first(store, draft->place.bytes);
         if (store_ghost_take(store, draft->key->hash)) {
@@ -165,22 +170,17 @@ static bool publish(struct store_worker *worker, struct draft *draft, struct sto
         unsigned needed = pool == POOL_SMALL ? 0 : store_hits_needed(store, draft->place.bytes);
         freq = freq < needed ? needed : freq;
     }
-    slot = (draft->key->hash & STORE_TAG_MASK) | freq * STORE_FREQ_ONE | (draft->seen ? STORE_SEEN : 0) |
-           draft->place.location;
     /* Readers may raise what stands there meanwhile, but they never change where it points. */
-    old.location = store_slot_location(store_peek(to));
-    store_publish(to, slot);
-    if (old.location != 0) {
-        struct store_item item;
-        old.bytes = store_item_read(store_at(store, old.location), &item);
-    }
+    uint64_t old = store_slot_location(store_peek(to)), old_bytes = found->bytes;
+    store_publish(to, (draft->key->hash & STORE_TAG_MASK) | freq * STORE_FREQ_ONE | (draft->seen ? STORE_SEEN : 0) |
+                          draft->place.location);
+    if (evicts)
+        old_bytes = note_eviction(worker, old);
     store_index_unlock(found->home);
-    if (old.location != 0)
-        store_release(store, old.location, old.bytes);
+    if (old != 0)
+        store_release(store, old, old_bytes);
     else
         store_index_note(worker, 1);
-    store_count(&worker->counters.evictions, old.evicted);
-    store_count(&worker->counters.evictions_bucket, old.evicted);
     store_count(&worker->counters.puts, 1);
     return true;
 }
@@ -202,7 +202,7 @@ static bool find_live(struct store_worker *worker, const struct store_key *key, 
     if (found->slot == NULL)
         return false;
     uint64_t location = store_slot_location(found->value);
-    store_item_read(store_at(store, location), item);
+    found->bytes = store_item_read(store_at(store, location), item);
     if (flushed_away(store, flushed, location))
         return false;
     if (item->expiry == STORE_NEVER)
@@ -215,9 +215,7 @@ static bool find_live(struct store_worker *worker, const struct store_key *key, 
 static void take_out(struct store_worker *worker, const struct store_found *found)
 {
     struct store *store = worker->store;
-    uint64_t location = store_slot_location(found->value);
-    struct store_item item;
-    uint64_t bytes = store_item_read(store_at(store, location), &item);
+    uint64_t location = store_slot_location(found->value), bytes = found->bytes;
     store_publish(found->slot, (uint64_t)0);
     store_index_unlock(found->home);
     store_release(store, location, bytes);
@@ -391,6 +389,7 @@ static enum store_result try_expire(struct store_worker *worker, struct draft *d
     draft->item.expiry = expiry;
     draft->seen = true;
     draft->item.version = show_version(store, &found, &item);
+    draft->shape = store_item_shape(&draft->item);
     write_out(worker, draft);
     struct store_place place = draft->place;
     assert(place.at != NULL);
@@ -516,7 +515,10 @@ enum store_result store_put_placed(struct store_worker *worker, const struct sto
         draft.item.expiry = expiry_after(store, now, args->ttl_ms);
         draft.item.has_expiry = draft.item.expiry != STORE_NEVER;
     }
-    plan(store, &draft, store_item_bytes(&draft.item), draft.item.expiry, now);
+    draft.shape = store_item_shape(&draft.item);
+    plan(store, &draft, draft.shape.bytes, draft.item.expiry, now);
+    if (draft.need.large)
+        draft.shape = store_item_shape(&draft.item);
     if (place != NULL)
         draft.place = *place;
     for (;;) {
@@ -528,9 +530,9 @@ enum store_result store_put_placed(struct store_worker *worker, const struct sto
         enum store_result result = check(store, args, &found, &old, live, version);
         bool again = store_load(&store->flushed) != draft.flushed;
         uint64_t new_version = store_version_of(store, draft.place.location);
-        store_count(&worker->counters.expirations,
-                    result == STORE_OK && !again && found.slot != NULL && !live &&
-                        !flushed_away(store, draft.flushed, store_slot_location(found.value)));
+        if (!live && result == STORE_OK && !again && found.slot != NULL &&
+            !flushed_away(store, draft.flushed, store_slot_location(found.value)))
+            store_count(&worker->counters.expirations, 1);
         if (result == STORE_OK && !again && publish(worker, &draft, &found, live)) {
             if (version != NULL)
                 *version = new_version;
@@ -614,6 +616,7 @@ enum store_result store_incr(struct store_worker *worker, const struct store_key
                                              .has_expiry = draft.need.large || expiry != STORE_NEVER,
                                              .must_be_wide = draft.need.large,
                                              .app_flags = live ? old.app_flags : 0};
+            draft.shape = store_item_shape(&draft.item);
             write_out(worker, &draft);
             if (publish(worker, &draft, &found, live)) {
                 *number = sum;

@@ -31,12 +31,6 @@ void store_enter_slow(struct store_worker *worker)
         store_publish(&worker->epoch, now);
 }
 
-void store_refresh(struct store_worker *worker)
-{
-    if (!worker->has_views)
-        store_publish(&worker->epoch, store_load(&worker->store->epoch));
-}
-
 void store_quiesce(struct store_worker *worker)
 {
     worker->has_views = false;

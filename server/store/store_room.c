@@ -16,7 +16,6 @@
 #include "server/store/store_impl.h"
 
 #define TICK_SEGMENTS 2048U /* Segments that one tick looks at for expired items. */
-#define PAY_FROM      4096U   /* Bytes written from one payment to the next. */
 #define PAY_AT_ONCE   131072U /* Bytes looked at for a payment: what is owed beyond is left for the next ones. */
 #define PAY_MOST      65536U  /* Bytes written that are owed for at the most. */
 #define PAY_RATE      8U
@@ -148,13 +147,9 @@ static uint64_t pay_rate(const struct store *store, uint32_t available)
     return PAY_RATE + PAY_RATE_MORE * (uint64_t)missing / (low - store->reserve);
 }
 
-void store_pay(struct store_worker *worker, uint64_t bytes)
+void store_pay_now(struct store_worker *worker)
 {
     struct store *store = worker->store;
-    worker->debt += bytes;
-    worker->unpaid += bytes;
-    if (worker->unpaid < PAY_FROM)
-        return;
     worker->unpaid = 0;
     uint32_t available = store_peek(&store->available);
     if (available >= low_water(store)) {

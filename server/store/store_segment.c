@@ -197,8 +197,7 @@ bool store_segment_room(struct store *store, struct store_writer *writer, unsign
                         uint32_t keep)
 {
     struct store_open *open = &writer->open[class];
-    if (open->segment != STORE_NONE && open->used + bytes <= store_segment_bytes(store) &&
-        store_peek(&store->segments[open->segment].seq) >= store_load(&store->flushed))
+    if (store_segment_has_room(store, writer, class, bytes))
         return true;
     pthread_mutex_lock(&store->mutex);
     uint32_t segment = take_segment(store, keep);
@@ -224,14 +223,14 @@ bool store_segment_room(struct store *store, struct store_writer *writer, unsign
 }
 
 void store_segment_place(const struct store *store, const struct store_writer *writer, unsigned class,
-                         const struct store_item *item, struct store_place *place)
+                         const struct store_shape *shape, struct store_place *place)
 {
     const struct store_open *open = &writer->open[class];
     uint64_t start = store_segment_location(store, open->segment) + open->used;
-    uint32_t padding = store_item_padding(item, start);
+    uint32_t padding = store_item_padding(shape->flags, start);
     *place = (struct store_place){.at = store_at(store, start + padding),
                                   .location = start + padding,
-                                  .bytes = store_item_bytes(item),
+                                  .bytes = shape->bytes,
                                   .segment = open->segment,
                                   .padding = padding,
                                   .page = STORE_NONE,
@@ -249,14 +248,16 @@ static void prefetch_ahead(const struct store *store, const struct store_place *
     if (to >= store_segment_bytes(store))
         return;
     const uint8_t *start = store_at(store, store_segment_location(store, place->segment));
-    for (uint32_t at = from & ~63U; at < to; at += 64)
+    for (uint32_t at = (from + 63) & ~63U; at < to; at += 64)
         __builtin_prefetch(start + at, 1);
 }
 
 void store_segment_expires(struct store_segment *segment, uint64_t expiry)
 {
-    uint32_t until = expiry / 1000 + 1 < STORE_NO_EXPIRY ? (uint32_t)(expiry / 1000 + 1) : STORE_NO_EXPIRY;
     uint32_t was = store_peek(&segment->last_expiry);
+    if (was == STORE_NO_EXPIRY)
+        return;
+    uint32_t until = expiry / 1000 + 1 < STORE_NO_EXPIRY ? (uint32_t)(expiry / 1000 + 1) : STORE_NO_EXPIRY;
     while (until > was &&
            !__atomic_compare_exchange_n(&segment->last_expiry, &was, until, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
