@@ -12,6 +12,7 @@
  */
 #include <sched.h>
 
+#include "server/store/store_append.h"
 #include "server/store/store_drain.h"
 
 #define SWEEP_INTERVAL_MS 1000U

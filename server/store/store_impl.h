@@ -418,29 +418,9 @@ bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segmen
 /** @brief The class of a time to live. */
 unsigned store_class_of(const struct store *store, uint64_t expiry, uint64_t now);
 
-/** @brief Has the open segment of a class room for so many bytes, and did no flush empty it? */
-static inline bool store_segment_has_room(const struct store *store, const struct store_writer *writer, unsigned class,
-                                          uint64_t bytes)
-{
-    const struct store_open *open = &writer->open[class];
-    return open->segment != STORE_NONE && open->used + bytes <= store_segment_bytes(store) &&
-           store_peek(&store->segments[open->segment].seq) >= store_load(&store->flushed);
-}
-
 /** @brief Let the open segment of a class have room; takes a new one if needed, leaving `keep`. */
 bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
                         uint32_t keep);
-
-/** @brief Where an item would be written; there must be room. */
-void store_segment_place(const struct store *store, const struct store_writer *writer, unsigned class,
-                         const struct store_shape *shape, struct store_place *place);
-
-/** @brief Keep a place, its item being written. Before it is published. */
-void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
-                        uint64_t expiry);
-
-/** @brief An item of the segment lives until then. */
-void store_segment_expires(struct store_segment *segment, uint64_t expiry);
 
 /** @brief Close a writer's segments: all, or those that a flush emptied. */
 void store_segment_seal(struct store *store, struct store_writer *writer, uint64_t below_seq);

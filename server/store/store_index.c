@@ -130,7 +130,7 @@ static void await_holder(unsigned spins)
         store_pause();
 }
 
-static bool try_lock(struct store_bucket *bucket)
+static inline bool try_lock(struct store_bucket *bucket)
 {
     uint64_t control = store_peek(&bucket->control);
     return (control & STORE_LOCK) == 0 &&
@@ -138,9 +138,9 @@ static bool try_lock(struct store_bucket *bucket)
                                        __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-static void lock_bucket(struct store_bucket *bucket)
+static inline void lock_bucket(struct store_bucket *bucket)
 {
-    for (unsigned spins = 1; !try_lock(bucket); spins++) {
+    for (unsigned spins = 1; __builtin_expect(!try_lock(bucket), 0); spins++) {
         await_holder(spins);
     }
 }

@@ -8,6 +8,7 @@
  * An operation that locked its bucket under another value of store.flushed than it started with starts again: so
  * what a flush emptied is never the ground of anything that outlives it.
  */
+#include "server/store/store_append.h"
 #include "server/store/store_impl.h"
 
 #define GROWN 8U /* Times as large as before: on trial again. */
@@ -70,7 +71,7 @@ static void plan(const struct store *store, struct draft *draft, uint64_t bytes,
 }
 
 /* Notes the flush that the operation stands on, then makes room: a flush in between makes it start again. */
-static bool begin(struct store_worker *worker, struct draft *draft)
+static inline bool begin(struct store_worker *worker, struct draft *draft)
 {
     store_pay(worker, draft->need.bytes);
     draft->flushed = store_load(&worker->store->flushed);
@@ -88,7 +89,7 @@ static void abandon(struct store *store, const struct draft *draft)
 }
 
 /* Writes the item to its place. */
-static void write_out(struct store_worker *worker, struct draft *draft)
+static inline void write_out(struct store_worker *worker, struct draft *draft)
 {
     if (draft->need.large)
         draft->place.bytes = draft->shape.bytes;
@@ -194,8 +195,8 @@ static enum store_result refuse(struct store_worker *worker)
 /* ---- finding for a write ---- */
 
 /* Looks a key up, its bucket being locked from here on. Answers whether there is a live item, and reads it. */
-static bool find_live(struct store_worker *worker, const struct store_key *key, uint64_t flushed,
-                      struct store_found *found, struct store_item *item, uint64_t *now)
+static inline bool find_live(struct store_worker *worker, const struct store_key *key, uint64_t flushed,
+                             struct store_found *found, struct store_item *item, uint64_t *now)
 {
     struct store *store = worker->store;
     store_index_find(store, key, found);
@@ -484,7 +485,7 @@ static enum store_result put_without_room(struct store_worker *worker, const str
 }
 
 /* A place with the item in it: taken and written now, or taken beforehand and its value written since. */
-static bool prepare(struct store_worker *worker, struct draft *draft, bool placed)
+static inline bool prepare(struct store_worker *worker, struct draft *draft, bool placed)
 {
     if (!placed) {
         if (!admit(worker, draft) || !begin(worker, draft))
@@ -594,7 +595,7 @@ enum store_result store_incr(struct store_worker *worker, const struct store_key
     for (;;) {
         struct draft draft = {.key = key};
         struct store_found found;
-        struct store_item old;
+        struct store_item old = {.expiry = STORE_NEVER};
         uint64_t now = 0;
         plan(store, &draft, ITEM_MOST_EXTRA + key->len + STORE_NUMBER_MAX_LEN, STORE_NEVER, 0);
         bool room = admit(worker, &draft) && begin(worker, &draft);

@@ -11,10 +11,10 @@
  */
 #include <sys/mman.h>
 
+#include "server/store/store_append.h"
 #include "server/store/store_impl.h"
 
 #define RECLAIM_AT_ONCE 64U
-#define WRITE_AHEAD     512U /* Bytes before an open segment's end that are fetched for writing. */
 #define COPY_PER_BYTE   3U /* Bytes that may be copied for each byte written, */
 #define COPY_BURST      16U /* and segments that may be saved up. */
 #define SHORT_TTL_MS    4000U
@@ -220,66 +220,6 @@ bool store_segment_room(struct store *store, struct store_writer *writer, unsign
     }
     pthread_mutex_unlock(&store->mutex);
     return segment != STORE_NONE;
-}
-
-void store_segment_place(const struct store *store, const struct store_writer *writer, unsigned class,
-                         const struct store_shape *shape, struct store_place *place)
-{
-    const struct store_open *open = &writer->open[class];
-    uint64_t start = store_segment_location(store, open->segment) + open->used;
-    uint32_t padding = store_item_padding(shape->flags, start);
-    *place = (struct store_place){.at = store_at(store, start + padding),
-                                  .location = start + padding,
-                                  .bytes = shape->bytes,
-                                  .segment = open->segment,
-                                  .padding = padding,
-                                  .page = STORE_NONE,
-                                  .class = class};
-    assert(open->used + padding + place->bytes <= store_segment_bytes(store));
-}
-
-/*
- * The next items will be written here. A store that waits for its line does not stop a processor by itself, but the
- * next lock does, as it waits for all stores before it.
- */
-static void prefetch_ahead(const struct store *store, const struct store_place *place, uint32_t used)
-{
-    uint32_t from = used - (uint32_t)place->bytes + WRITE_AHEAD, to = used + WRITE_AHEAD;
-    if (to >= store_segment_bytes(store))
-        return;
-    const uint8_t *start = store_at(store, store_segment_location(store, place->segment));
-    for (uint32_t at = (from + 63) & ~63U; at < to; at += 64)
-        __builtin_prefetch(start + at, 1);
-}
-
-void store_segment_expires(struct store_segment *segment, uint64_t expiry)
-{
-    uint32_t was = store_peek(&segment->last_expiry);
-    if (was == STORE_NO_EXPIRY)
-        return;
-    uint32_t until = expiry / 1000 + 1 < STORE_NO_EXPIRY ? (uint32_t)(expiry / 1000 + 1) : STORE_NO_EXPIRY;
-    while (until > was &&
-           !__atomic_compare_exchange_n(&segment->last_expiry, &was, until, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        ;
-}
-
-void store_segment_keep(struct store *store, struct store_writer *writer, const struct store_place *place,
-                        uint64_t expiry)
-{
-    struct store_open *open = &writer->open[place->class];
-    struct store_segment *segment = &store->segments[place->segment];
-    if (place->padding != 0) {
-        memset(place->at - place->padding, ITEM_PADDING, place->padding);
-        store_count(&segment->padding, place->padding);
-    }
-    open->used += place->padding + (uint32_t)place->bytes;
-    prefetch_ahead(store, place, open->used);
-    store_count(&segment->items, 1U);
-    /* Who sweeps resets min_expiry, then reads `used`: either it sees the item, or we see the reset. */
-    __atomic_store_n(&segment->used, open->used, expiry == STORE_NEVER ? __ATOMIC_RELEASE : __ATOMIC_SEQ_CST);
-    if (expiry != STORE_NEVER)
-        store_min(&segment->min_expiry, expiry);
-    store_segment_expires(segment, expiry);
 }
 
 /* ---- dying ---- */

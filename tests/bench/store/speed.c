@@ -25,12 +25,12 @@ static void prepare(struct rig *rig, struct rig_worker *worker, uint64_t items, 
     rig_fill(worker, 0, items, VALUE, 0);
 }
 
-/* Overwrites at random until all memory was touched: from here on the speed is that of every day. */
-static void settle(struct rig *rig, struct rig_worker *worker, uint64_t items, size_t memory)
+/* Overwrites at random until dead space is collected, for which all memory was touched: the speed of every day. */
+static void settle(struct rig *rig, struct rig_worker *worker, uint64_t items)
 {
     struct load load = {.items = items, .seed = 7, .put_percent = 100, .value_len = VALUE};
     struct store_stats stats;
-    for (store_stats(rig->store, &stats); stats.bytes_free > memory / 16; store_stats(rig->store, &stats)) {
+    for (store_stats(rig->store, &stats); stats.moved_bytes + stats.evictions == 0; store_stats(rig->store, &stats)) {
         struct stream stream;
         stream_make(&stream, &load, 500000);
         (void)rig_run_stream(worker, &stream);
@@ -94,13 +94,14 @@ static void measure_ample(uint64_t items, double target, bool huge)
     struct load load = {.items = items, .value_len = VALUE};
     double get = run_many(&worker, load, note);
     report("speed", sense, target, get, "M/s", note, "GET, %u M items%s", millions, pages);
-    settle(&rig, &worker, items, memory);
+    settle(&rig, &worker, items);
     double later = run_many(&worker, load, note);
     report("speed", NO_TARGET, 0, later, "M/s", note, "GET, %u M items, after overwriting%s", millions, pages);
     double put = measure_puts(&rig, &worker, items, note);
     report("speed", sense, PUT_SHARE * target, put, "M/s", note, "PUT, %u M items%s", millions, pages);
+    snprintf(note, sizeof note, "%.2f of GET before", put / get);
     if (huge)
-        report("speed", AT_LEAST, PUT_SHARE, put / get, "", "", "PUT over GET, %u M items", millions);
+        report("speed", AT_LEAST, PUT_SHARE, put / later, "", note, "PUT over GET after overwriting, %u M items", millions);
     rig_detach(&worker);
     rig_fini(&rig);
 }
@@ -113,7 +114,7 @@ static void measure_tight(uint64_t items)
     char note[128];
     size_t memory = data_bytes(items) * 5 / 4;
     prepare(&rig, &worker, items, memory);
-    settle(&rig, &worker, items, memory);
+    settle(&rig, &worker, items);
     double put = measure_puts(&rig, &worker, items, note);
     report("speed", NO_TARGET, 0, put, "M/s", note, "PUT, %u M items, memory 1.25 times the data",
            (unsigned)(items / 1000000));
@@ -190,7 +191,7 @@ void measure_threads(void)
     struct runner runners[2];
     struct rig rig;
     prepare(&rig, &runners[0].worker, 1000000, (size_t)256 << 20);
-    settle(&rig, &runners[0].worker, 1000000, (size_t)256 << 20);
+    settle(&rig, &runners[0].worker, 1000000);
     rig_attach(&runners[1].worker, &rig, 1);
     for (unsigned zipf = 0; zipf < 2; zipf++) {
         for (unsigned i = 0; i < sizeof mixes / sizeof mixes[0]; i++) {
