@@ -70,15 +70,22 @@ static void plan(const struct store *store, struct draft *draft, uint64_t bytes,
     }
 }
 
+/* Makes room, of which there is enough for nearly all. */
+static inline bool have_room(struct store_worker *worker, struct draft *draft)
+{
+    const struct store_need *need = &draft->need;
+    if (need->large || !store_segment_has_room(worker->store, &worker->writer, need->class, need->bytes))
+        return store_make_room(worker, need, &draft->place);
+    store_refresh(worker);
+    return true;
+}
+
 /* Notes the flush that the operation stands on, then makes room: a flush in between makes it start again. */
 static inline bool begin(struct store_worker *worker, struct draft *draft)
 {
     store_pay(worker, draft->need.bytes);
     draft->flushed = store_load(&worker->store->flushed);
-    if (draft->need.large || !store_segment_has_room(worker->store, &worker->writer, draft->need.class, draft->need.bytes))
-        return store_make_room(worker, &draft->need, &draft->place);
-    store_refresh(worker);
-    return true;
+    return have_room(worker, draft);
 }
 
 /* Gives up a place that was not used. */
