@@ -162,6 +162,7 @@ def soak(server: Server, seconds: float) -> None:
     while time.monotonic() - began < seconds and not wrong:
         time.sleep(0.5)
         now = time.monotonic()
+        watcher.call(wire.PingRequest())  # it must not be closed as idle
         if now - began < seconds / 5:
             warm_rss = max(warm_rss, server.rss())
         most_rss = max(most_rss, server.rss())
