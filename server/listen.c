@@ -27,6 +27,9 @@
 
 #define BACKLOG 1024
 
+/* Free ports that are tried before --port 0 fails because each was in use at one of several addresses. */
+#define PORT_ATTEMPTS 16
+
 /* How long another process may hold the lock of a folder, in steps. */
 #define LOCK_STEP_MS 10
 #define LOCK_STEPS 200
@@ -103,22 +106,39 @@ int listen_open_tcp(const char *address, uint16_t port, char *name)
     return fd;
 }
 
-/* With port 0 the first address finds a free port, and the others take the same. */
+/* All of them or none; with port 0 the first address finds a free port, and the others take the same. */
+static bool open_addresses(struct listen_set *set, const char *const *binds, unsigned count, uint16_t port)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct listener *listener = &set->at[set->count + i];
+        listener->fd = listen_open_tcp(binds[i], port, listener->name);
+        if (listener->fd < 0) {
+            int error = errno;
+            memcpy(set->at[set->count].name, listener->name, sizeof listener->name); /* the one to tell of */
+            while (i-- > 0)
+                close(set->at[set->count + i].fd);
+            errno = error;
+            return false;
+        }
+        port = port_of(listener->fd);
+    }
+    set->count += count;
+    return true;
+}
+
 static bool listen_on_addresses(struct listen_set *set, const char *const *binds, unsigned count, uint16_t port,
                                 const struct log *log)
 {
-    for (unsigned i = 0; i < count; i++) {
-        struct listener *listener = &set->at[set->count];
-        listener->fd = listen_open_tcp(binds[i], port, listener->name);
-        if (listener->fd < 0) {
-            log_line(log, LOG_LEVEL_ERROR, "cannot listen on %s: %m%s", listener->name,
-                     errno == EADDRINUSE ? "; choose another --port, or 0 for a free one" : "");
-            return false;
-        }
-        set->count++;
-        port = port_of(listener->fd);
+    /* A port that is free at the first address may be in use at another one. */
+    for (int attempt = 0; attempt < PORT_ATTEMPTS; attempt++) {
+        if (open_addresses(set, binds, count, port))
+            return true;
+        if (port != 0 || errno != EADDRINUSE)
+            break;
     }
-    return true;
+    log_line(log, LOG_LEVEL_ERROR, "cannot listen on %s: %m%s", set->at[set->count].name,
+             errno == EADDRINUSE ? "; choose another --port, or 0 for a free one" : "");
+    return false;
 }
 
 /* ---------------------------------------------------------------------------------------- unix sockets */

@@ -2,6 +2,7 @@
 """The program: its flags, its start, its end."""
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -64,6 +65,26 @@ def test_several_addresses(start_server) -> None:
     with socket.create_connection(("127.0.0.2", server.port)) as peer:
         peer.sendall(wire.encode_request(wire.PingRequest()))
         assert peer.recv(1) == bytes([wire.ReplyOp.PONG])
+
+
+def test_a_port_that_is_free_everywhere(start_server) -> None:
+    """With --port 0 and several addresses, a port that is taken at the second one is not the end."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    taken = []
+    try:
+        for port in range(low, high + 1):
+            if port // 2 % 2 == 0 and len(taken) < 12_000:
+                sock = socket.socket()
+                taken.append(sock)
+                with contextlib.suppress(OSError):
+                    sock.bind(("127.0.0.2", port))
+        for _ in range(8):
+            server = start_server("--memory", "16M", "--bind", "127.0.0.1", "--bind", "127.0.0.2")
+            assert f"127.0.0.2:{server.port}" in server.ready_line
+            server.stop()
+    finally:
+        for sock in taken:
+            sock.close()
 
 
 def test_ipv6(start_server) -> None:

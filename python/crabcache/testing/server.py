@@ -107,7 +107,9 @@ class Server:
             [self.program, "--port", port, *self.flags], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=self._log, env=self._environment, **self._popen)
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], TIMEOUT_S)
+        poll = select.poll()  # select() takes no descriptors from 1024 on
+        poll.register(self.process.stdout, select.POLLIN)
+        ready = poll.poll(TIMEOUT_S * 1000)
         self.ready_line = self.process.stdout.readline().decode() if ready else ""
         if "ready on " not in self.ready_line:
             self.process.kill()
