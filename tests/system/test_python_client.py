@@ -210,16 +210,16 @@ def test_counter_that_expires(client: Client) -> None:
 
 
 def test_items_expire(client: Client) -> None:
-    client.put("short", b"1", ttl=0.3)
-    client.put("delta", b"1", timedelta(milliseconds=300))
+    client.put("short", b"1", ttl=1.5)
+    client.put("delta", b"1", timedelta(milliseconds=1500))
     client.put("long", b"1", ttl=60)
     client.put("never", b"1")
-    client.put("touched", b"1", ttl=0.3)
-    assert client.touch("touched", 60) and client.expire("never", 0.3)
+    client.put("touched", b"1", ttl=1.5)
+    assert client.touch("touched", 60) and client.expire("never", 1.5)
     assert client.touch("nothing", 1) is False
     keys = ["short", "delta", "long", "never", "touched"]
     assert sorted(client.get_many(keys)) == sorted(keys)
-    time.sleep(0.35)
+    time.sleep(1.55)
     assert client.get_many(keys) == {"long": b"1", "touched": b"1"}
 
 
@@ -229,9 +229,9 @@ def test_get_and_touch(client: Client) -> None:
     assert client.get_and_touch("key", 0.2) == b"1"
     time.sleep(0.25)
     assert client.get("key") is None
-    client.put("key", b"1", ttl=0.2)
+    client.put("key", b"1", ttl=2)
     assert client.get_and_touch("key", None) == b"1"
-    time.sleep(0.25)
+    time.sleep(2.05)
     assert client.get("key") == b"1"
 
 
