@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn, Optional, TypeVar
 
 from . import errors
-from ._library import NO_TIMEOUT, ConnOptions, Failure, Result, ServerInfoStruct, Status, library
+from ._library import NO_TIMEOUT, ConnOptions, Failure, Result, ServerInfoStruct, Status, the_library
 from ._requests import Future
 
 #: A request up to this size fits into an empty send buffer, so that its answer cannot have been read while it was sent.
@@ -132,7 +132,7 @@ class Connection:
         self._pointer = ctypes.c_void_p()
         self._forks = _forks
         self.busy = True
-        self._library = library()
+        self._library = the_library()
         options = ConnOptions(
             host=settings.host, port=settings.port, timeout_ms=settings.timeout_ms, client_name=settings.client_name,
             user=settings.user, secret=settings.secret, secret_len=len(settings.secret),

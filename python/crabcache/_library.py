@@ -261,7 +261,7 @@ _loaded: Optional[ctypes.CDLL] = None
 _loading = threading.Lock()
 
 
-def library() -> ctypes.CDLL:
+def the_library() -> ctypes.CDLL:
     """The loaded library; found and checked at the first call.
 
     It is looked for in $CRABCACHE_LIBRARY (a file, which then must be usable), in build/release of the source tree

@@ -638,7 +638,7 @@ def test_close_in_a_child_leaves_the_parent_alone(client: Client) -> None:
             def __getattr__(self, name: str) -> object:
                 if name == "crab_conn_close":
                     closed.append(name)
-                return getattr(crabcache._connection.library(), name)
+                return getattr(crabcache._connection.the_library(), name)
 
         vars(connection)["_library"] = Watched()
         client.close()

@@ -136,7 +136,7 @@ def test_version_is_that_of_the_tree() -> None:
     text = (ROOT / "include/crabcache/version.h").read_text()
     numbers = [re.search(rf"#define CRAB_VERSION_{part} (\d+)", text)[1] for part in ("MAJOR", "MINOR", "PATCH")]
     assert crabcache.__version__ == ".".join(numbers)
-    assert _library.library().crab_version().decode() == crabcache.__version__
+    assert _library.the_library().crab_version().decode() == crabcache.__version__
 
 
 # ---- finding the library
@@ -148,7 +148,7 @@ def python(code: str, package: Path = ROOT / "python", **env: str) -> subprocess
                           env={**clean, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", **env})
 
 
-LOAD = "from crabcache._library import library; print(library()._name)"
+LOAD = "from crabcache._library import the_library; print(the_library()._name)"
 
 
 @pytest.fixture
