@@ -446,6 +446,8 @@ UNITDIR    ?= $(PREFIX)/lib/systemd/system
 USERSDIR   ?= $(PREFIX)/lib/sysusers.d
 MAN1       := $(wildcard docs/*.1)
 MAN3       := $(wildcard docs/*.3)
+# The functions that a page of section 3 shows: each gets a page that refers to it, so that `man crab_conn_get` finds it.
+MAN3_SHOWN := sed -n 's/^\.BI\? "[^(]*\b\(crab_[a-z_]*\)(.*/\1/p'
 CMAKEDIR    = $(LIBDIR)/cmake/crabcache
 CONFIG_FILE = $(SYSCONFDIR)/crabcache/crabcache.conf
 
@@ -469,6 +471,8 @@ install: all ## Programs, library, headers, man pages, systemd units, below DEST
 	        packaging/$$name.cmake.in >"$(DESTDIR)$(CMAKEDIR)/$$name.cmake"; done
 	$(foreach n,1 3,$(if $(MAN$n),install -d "$(DESTDIR)$(MANDIR)/man$n" && \
 	    install -m 644 $(MAN$n) "$(DESTDIR)$(MANDIR)/man$n";))
+	for page in $(notdir $(MAN3)); do for name in $$($(MAN3_SHOWN) "docs/$$page"); do \
+	    echo ".so man3/$$page" >"$(DESTDIR)$(MANDIR)/man3/$$name.3"; done; done
 	install -d "$(DESTDIR)$(SYSCONFDIR)/crabcache" "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(USERSDIR)"
 	[ -e "$(DESTDIR)$(CONFIG_FILE)" ] || install -m 644 packaging/crabcache.conf "$(DESTDIR)$(CONFIG_FILE)"
 	sed -e 's|@BINDIR@|$(BINDIR)|' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|' packaging/crabcache-server.service.in \
@@ -488,6 +492,7 @@ uninstall: ## Remove what install has put there, but for a configuration that wa
 	    rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(INCLUDEDIR)/$$folder"; done
 	rm -f $(foreach m,$(MAN1),"$(DESTDIR)$(MANDIR)/man1/$(notdir $m)") \
 	    $(foreach m,$(MAN3),"$(DESTDIR)$(MANDIR)/man3/$(notdir $m)")
+	for name in $$($(MAN3_SHOWN) $(MAN3)); do rm -f "$(DESTDIR)$(MANDIR)/man3/$$name.3"; done
 	rm -f "$(DESTDIR)$(UNITDIR)/crabcache-server.service" "$(DESTDIR)$(UNITDIR)/crabcache-server.socket" \
 	    "$(DESTDIR)$(USERSDIR)/crabcache.conf"
 	! cmp -s packaging/crabcache.conf "$(DESTDIR)$(CONFIG_FILE)" || rm -f "$(DESTDIR)$(CONFIG_FILE)"
