@@ -2,7 +2,7 @@
 """libcrabcache as Python sees it: finding it, its structures, and the type of every function.
 
 This is the only module that knows how C lays out memory.  The structures and functions below mirror
-include/crabcache/{status,conn,pipeline}.h by hand; tests/system/test_python_library.py compares every size, offset,
+include/crabcache/*.h by hand; tests/system/test_python_library.py compares every size, offset,
 number and list of parameters with what the C compiler says of those headers.
 """
 from __future__ import annotations
@@ -11,8 +11,8 @@ import ctypes
 import ctypes.util
 import os
 import threading
-from ctypes import POINTER, Structure, c_bool, c_char, c_char_p, c_int, c_int64, c_size_t, c_uint8, c_uint16, c_uint32
-from ctypes import c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_bool, c_char, c_char_p, c_int, c_int64, c_size_t, c_uint, c_uint8, c_uint16
+from ctypes import c_uint32, c_uint64, c_void_p
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Optional
@@ -26,13 +26,19 @@ SONAME = f"libcrabcache.so.{LIBRARY_MAJOR}"
 
 # The macros of the headers that this package uses: CRAB_ and the name.
 DEFAULT_PORT = 2722
+EVENT_READ = 1
+EVENT_WRITE = 2
 FAILURE_TEXT = 640
 MAX_CLIENT_NAME = 255
+MAX_CONNECTIONS = 16
 MAX_IN_FLIGHT = 65536
 MAX_KEY = 65535
 MAX_SECRET = 1024
 MAX_SECTION = 64
+MAX_SERVERS = 64
+MAX_URI = 8192
 MAX_USER = 255
+MAX_WEIGHT = 1000
 NO_TIMEOUT = 0xFFFFFFFF
 TTL_MAX_MS = (1 << 53) - 1
 TTL_NEVER = (1 << 64) - 1
@@ -77,6 +83,21 @@ class Condition(IntEnum):
     IF_ABSENT = 1
     IF_PRESENT = 2
     IF_VERSION = 3
+
+
+class Distribution(IntEnum):
+    """enum crab_distribution."""
+
+    KETAMA = 0
+    RENDEZVOUS = 1
+
+
+class ServerState(IntEnum):
+    """enum crab_server_state."""
+
+    SERVER_UP = 0
+    SERVER_DOWN = 1
+    SERVER_PROBING = 2
 
 
 class Slice(Structure):
@@ -181,6 +202,91 @@ class LateError(Structure):
     _fields_ = [("tag", c_uint32), ("code", c_uint16), ("text", c_char * 122)]
 
 
+class Pair(Structure):
+    """struct crab_pair."""
+
+    _fields_ = [("key", Slice), ("value", Slice)]
+
+
+class Loop(Structure):
+    """struct crab_loop; Python asks for what is wanted instead."""
+
+    _fields_ = [("update", c_void_p), ("closed", c_void_p), ("context", c_void_p)]
+
+
+class ValueStruct(Structure):
+    """struct crab_value: bytes that the library fills and crab_value_fini() frees."""
+
+    _fields_ = [("data", c_void_p), ("len", c_size_t), ("block", c_void_p), ("capacity", c_size_t),
+                ("allocator", Allocator)]
+
+
+class Credentials(Structure):
+    """struct crab_credentials."""
+
+    _fields_ = [("user", c_char * (MAX_USER + 1)), ("secret_len", c_size_t), ("secret", c_uint8 * MAX_SECRET)]
+
+
+class ClientOptions(Structure):
+    """struct crab_client_options."""
+
+    _fields_ = [
+        ("allocator", POINTER(Allocator)),
+        ("log", c_void_p),
+        ("log_context", c_void_p),
+        ("credentials", c_void_p),
+        ("credentials_context", c_void_p),
+        ("user", c_char_p),
+        ("secret_file", c_char_p),
+        ("client_name", c_char_p),
+        ("timeout_ms", c_uint32),
+        ("connect_timeout_ms", c_uint32),
+        ("connections", c_uint32),
+        ("max_in_flight", c_uint32),
+        ("max_reply", c_uint32),
+        ("retries", c_uint32),
+        ("distribution", c_int),
+        ("eject", c_bool),
+        ("check_tags", c_bool),
+    ]
+
+
+class CallOptions(Structure):
+    """struct crab_call_options."""
+
+    _fields_ = [("failure", POINTER(Failure)), ("timeout_ms", c_uint32), ("retries", c_uint32)]
+
+
+class ServerStats(Structure):
+    """struct crab_server_stats."""
+
+    _fields_ = [
+        ("name", c_char_p),
+        ("state", c_int),
+        ("retry_in_ms", c_uint32),
+        ("weight", c_uint32),
+        ("connected", c_uint32),
+        ("in_flight", c_uint64),
+        ("requests", c_uint64),
+        ("errors", c_uint64),
+        ("timeouts", c_uint64),
+        ("unknown", c_uint64),
+        ("connects", c_uint64),
+        ("breaks", c_uint64),
+        ("connect_failures", c_uint64),
+        ("sends", c_uint64),
+        ("receives", c_uint64),
+        ("sent_bytes", c_uint64),
+        ("received_bytes", c_uint64),
+    ]
+
+
+class SubmitOptions(Structure):
+    """struct crab_submit_options."""
+
+    _fields_ = [("timeout_ms", c_uint32), ("done", c_void_p), ("context", c_void_p)]
+
+
 #: Python's structure for each structure of the headers.
 STRUCTURES: dict[str, type[Structure]] = {
     "crab_slice": Slice,
@@ -193,12 +299,27 @@ STRUCTURES: dict[str, type[Structure]] = {
     "crab_item": ItemStruct,
     "crab_result": Result,
     "crab_late_error": LateError,
+    "crab_pair": Pair,
+    "crab_loop": Loop,
+    "crab_value": ValueStruct,
+    "crab_credentials": Credentials,
+    "crab_client_options": ClientOptions,
+    "crab_call_options": CallOptions,
+    "crab_server_stats": ServerStats,
+    "crab_submit_options": SubmitOptions,
 }
 
 _CONN = c_void_p
 _KEY = [c_char_p, c_size_t]  # bytes objects pass without a copy; zeros inside are no end
 _VALUE = [c_void_p, c_size_t]
 _TAG = POINTER(c_uint32)
+_CALLBACK = c_void_p
+_STATUSES = POINTER(c_int)
+_CLIENT = c_void_p
+_CALL = POINTER(CallOptions)
+_TICKET = c_void_p
+_SUBMIT = [POINTER(SubmitOptions), POINTER(_TICKET)]
+_COUNT = [_CLIENT, *_KEY, c_uint64, POINTER(IncrOptions), _CALL, POINTER(c_int64)]
 
 #: Result type and parameter types of every function of the library.
 FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
@@ -255,9 +376,67 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "crab_conn_max_in_flight": (c_size_t, [_CONN]),
     "crab_conn_late_error": (c_int, [_CONN, POINTER(LateError)]),
     "crab_conn_late_errors_lost": (c_uint64, [_CONN]),
+    # many.h
+    "crab_conn_get_many": (c_int, [_CONN, POINTER(Slice), c_size_t, _CALLBACK, c_void_p]),
+    "crab_conn_put_many": (c_int, [_CONN, POINTER(Pair), c_size_t, POINTER(PutOptions), _CALLBACK, c_void_p]),
+    "crab_conn_del_many": (c_int, [_CONN, POINTER(Slice), c_size_t, _CALLBACK, c_void_p]),
+    # stream.h
+    "crab_conn_into": (c_int, [_CONN, _CALLBACK, c_void_p]),
+    "crab_conn_get_into": (c_int, [_CONN, *_KEY, _CALLBACK, c_void_p, POINTER(c_size_t)]),
+    "crab_conn_put_begin": (c_int, [_CONN, *_KEY, c_size_t, POINTER(PutOptions)]),
+    "crab_conn_put_piece": (c_int, [_CONN, c_void_p, c_size_t, POINTER(c_size_t)]),
+    "crab_conn_put_left": (c_size_t, [_CONN]),
+    "crab_conn_put_parts": (c_int, [_CONN, *_KEY, POINTER(Slice), c_size_t, POINTER(PutOptions), POINTER(c_uint64)]),
+    # event.h
+    "crab_conn_start": (c_int, [POINTER(ConnOptions), POINTER(_CONN), POINTER(Failure)]),
+    "crab_conn_use_events": (c_int, [_CONN]),
+    "crab_conn_attach": (None, [_CONN, POINTER(Loop)]),
+    "crab_conn_on_state": (None, [_CONN, _CALLBACK, c_void_p]),
+    "crab_conn_then": (c_int, [_CONN, _CALLBACK, c_void_p]),
+    "crab_conn_ready": (c_bool, [_CONN]),
+    "crab_conn_wants": (c_uint, [_CONN]),
+    "crab_conn_next_timeout": (c_int64, [_CONN]),
+    "crab_conn_process": (c_int, [_CONN, c_uint]),
+    # value.h
+    "crab_value_set": (c_int, [POINTER(ValueStruct), c_void_p, c_size_t]),
+    "crab_value_fini": (None, [POINTER(ValueStruct)]),
+    # client.h
+    "crab_client_open": (c_int, [c_char_p, POINTER(ClientOptions), POINTER(_CLIENT), POINTER(Failure)]),
+    "crab_client_close": (None, [_CLIENT]),
+    "crab_client_put": (c_int, [_CLIENT, *_KEY, *_VALUE, POINTER(PutOptions), _CALL, POINTER(c_uint64)]),
+    "crab_client_get": (c_int, [_CLIENT, *_KEY, POINTER(ValueStruct), _CALL]),
+    "crab_client_get_meta": (c_int, [_CLIENT, *_KEY, c_uint64, POINTER(ValueStruct), _CALL, POINTER(ItemStruct)]),
+    "crab_client_del": (c_int, [_CLIENT, *_KEY, _CALL]),
+    "crab_client_expire": (c_int, [_CLIENT, *_KEY, c_uint64, _CALL]),
+    "crab_client_incr": (c_int, _COUNT),
+    "crab_client_decr": (c_int, _COUNT),
+    "crab_client_call": (c_int, [_CLIENT, c_void_p, POINTER(ValueStruct), _CALL, POINTER(Result)]),
+    "crab_client_ping": (c_int, [_CLIENT, _CALL]),
+    "crab_client_flush_all": (c_int, [_CLIENT, _CALL]),
+    "crab_client_stats": (c_int, [_CLIENT, c_size_t, c_char_p, POINTER(ValueStruct), _CALL]),
+    "crab_client_servers": (c_size_t, [_CLIENT]),
+    "crab_client_server_of": (c_size_t, [_CLIENT, *_KEY]),
+    "crab_client_server_stats": (c_int, [_CLIENT, c_size_t, POINTER(ServerStats)]),
+    # ticket.h
+    "crab_client_submit": (c_int, [_CLIENT, c_void_p, *_SUBMIT]),
+    "crab_client_submit_get": (c_int, [_CLIENT, *_KEY, *_SUBMIT]),
+    "crab_client_submit_put": (c_int, [_CLIENT, *_KEY, *_VALUE, POINTER(PutOptions), *_SUBMIT]),
+    "crab_client_submit_del": (c_int, [_CLIENT, *_KEY, *_SUBMIT]),
+    "crab_ticket_wait": (c_int, [_TICKET, POINTER(Result)]),
+    "crab_ticket_poll": (c_int, [_TICKET, POINTER(Result)]),
+    "crab_ticket_cancel": (None, [_TICKET]),
+    "crab_ticket_failure": (c_int, [_TICKET, POINTER(Failure)]),
+    "crab_ticket_release": (None, [_TICKET]),
+    "crab_client_run": (c_int, [_CLIENT, c_uint32]),
+    # fetch.h
+    "crab_client_get_many": (c_int, [_CLIENT, POINTER(Slice), c_size_t, POINTER(ValueStruct), _CALL, _STATUSES]),
+    "crab_client_put_many": (c_int, [_CLIENT, POINTER(Pair), c_size_t, POINTER(PutOptions), _CALL, _STATUSES]),
+    "crab_client_del_many": (c_int, [_CLIENT, POINTER(Slice), c_size_t, _CALL, _STATUSES]),
+    "crab_fetch": (c_int, [_CLIENT, *_KEY, c_uint64, _CALLBACK, c_void_p, _CALL, POINTER(ValueStruct)]),
 }
 
 _loaded: Optional[ctypes.CDLL] = None
+_quick: Optional[ctypes.CDLL] = None
 _loading = threading.Lock()
 
 
@@ -273,6 +452,17 @@ def the_library() -> ctypes.CDLL:
             if _loaded is None:
                 _loaded = _find()
     return _loaded
+
+
+def quick_library() -> ctypes.CDLL:
+    """The same library for calls that never wait: no other thread gets its turn meanwhile, which costs less."""
+    global _quick
+    if _quick is None:
+        path = the_library()._name
+        with _loading:
+            if _quick is None:
+                _quick = load(path, ctypes.PyDLL)
+    return _quick
 
 
 def _find() -> ctypes.CDLL:
@@ -293,10 +483,10 @@ def _find() -> ctypes.CDLL:
         ) from error
 
 
-def load(path: str) -> ctypes.CDLL:
+def load(path: str, kind: type[ctypes.CDLL] = ctypes.CDLL) -> ctypes.CDLL:
     """Load one file, check its version and declare its functions."""
     try:
-        loaded = ctypes.CDLL(path)
+        loaded = kind(path)
     except OSError as error:
         raise LibraryError(f"cannot load libcrabcache: {error}") from error
     try:

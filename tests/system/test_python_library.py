@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from ctypes import POINTER, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint, c_uint16, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,8 @@ from crabcache import _library  # noqa: E402
 
 pytestmark = pytest.mark.once
 
-HEADERS = [ROOT / "include" / "crabcache" / name for name in ("crabcache.h", "status.h", "conn.h", "pipeline.h")]
+HEADERS = [path for path in sorted((ROOT / "include" / "crabcache").glob("*.h")) if path.name not in ("wire.h", "version.h")]
+ENUMS = [_library.Status, _library.Condition, _library.Distribution, _library.ServerState]
 MACROS = [name for name in vars(_library) if re.fullmatch(r"[A-Z][A-Z_]+", name)
           and isinstance(getattr(_library, name), int) and not name.startswith("LIBRARY_")]
 IN_C = {"value_data": "value.data", "value_len": "value.len"}  # fields that Python names differently
@@ -41,8 +42,7 @@ def compile_and_run(folder: Path, source: str) -> str:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """Sizes, offsets and numbers by the C compiler."""
     expressions = [f"CRAB_{name}" for name in MACROS]
-    expressions += [f"CRAB_{status.name}" for status in _library.Status]
-    expressions += [f"CRAB_{condition.name}" for condition in _library.Condition]
+    expressions += [f"CRAB_{member.name}" for enum in ENUMS for member in enum]
     for name, structure in _library.STRUCTURES.items():
         expressions.append(f"sizeof(struct {name})")
         for field, *_ in structure._fields_:
@@ -71,7 +71,7 @@ def test_every_structure_and_field_is_mirrored() -> None:
     bodies = dict(re.findall(r"^struct (crab_\w+) \{\n(.*?)^\};", text, re.M | re.S))
     assert set(bodies) | {"crab_slice"} == set(_library.STRUCTURES)
     for name, body in bodies.items():
-        in_c = re.findall(r"\(?\*?(\w+)\)?(?:\[\w+\]|\([^)]*\))?;", body)
+        in_c = re.findall(r"\(?\*?(\w+)\)?(?:\[[^\]]+\]|\([^)]*\))?;", body)
         mine = [IN_C.get(field, field).split(".")[0] for field, *_ in _library.STRUCTURES[name]._fields_]
         assert list(dict.fromkeys(mine)) == in_c, name
 
@@ -80,7 +80,7 @@ def test_numbers(compiled: dict[str, int]) -> None:
     assert len(MACROS) >= 10
     for name in MACROS:
         assert getattr(_library, name) == compiled[f"CRAB_{name}"], name
-    for member in [*_library.Status, *_library.Condition]:
+    for member in [member for enum in ENUMS for member in enum]:
         assert member.value == compiled[f"CRAB_{member.name}"], member
 
 
@@ -90,13 +90,14 @@ def test_every_status_is_mirrored() -> None:
 
 
 SIMPLE_TYPES = {
-    "void": None, "bool": c_bool, "int": c_int, "size_t": c_size_t, "uint16_t": c_uint16, "uint32_t": c_uint32,
-    "uint64_t": c_uint64, "int64_t": c_int64, "enum crab_status": c_int,
-    "const char *": c_char_p, "struct crab_conn *": c_void_p, "const struct crab_conn *": c_void_p,
-    "struct crab_conn **": POINTER(c_void_p), "const union crab_request *": c_void_p,
+    "void": None, "bool": c_bool, "int": c_int, "unsigned": c_uint, "size_t": c_size_t, "uint16_t": c_uint16,
+    "uint32_t": c_uint32, "uint64_t": c_uint64, "int64_t": c_int64, "enum crab_status": c_int,
+    "const char *": c_char_p, "void *": c_void_p, "const union crab_request *": c_void_p,
     "uint16_t *": POINTER(c_uint16), "uint32_t *": POINTER(c_uint32), "uint64_t *": POINTER(c_uint64),
-    "int64_t *": POINTER(c_int64),
+    "int64_t *": POINTER(c_int64), "size_t *": POINTER(c_size_t), "enum crab_status *": POINTER(c_int),
+    "crab_each": c_void_p, "crab_done": c_void_p, "crab_sink": c_void_p,
 }
+OPAQUE = re.compile(r"(?:const )?struct crab_(conn|client|ticket) \*(\*?)")
 
 
 def ctypes_types(in_c: str) -> set[object]:
@@ -106,6 +107,9 @@ def ctypes_types(in_c: str) -> set[object]:
     structure = re.fullmatch(r"(?:const )?struct (crab_\w+) \*", in_c)
     if structure and structure[1] in _library.STRUCTURES:
         return {POINTER(_library.STRUCTURES[structure[1]])}
+    opaque = OPAQUE.fullmatch(in_c)
+    if opaque:
+        return {POINTER(c_void_p) if opaque[2] else c_void_p}
     return {SIMPLE_TYPES[in_c]}
 
 
@@ -115,6 +119,7 @@ def declared() -> dict[str, tuple[str, list[str]]]:
     for path in HEADERS:
         text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
         for result, name, inside in re.findall(r"CRAB_API (?:CRAB_MUST_USE )?([\w \n*]+?)(crab_\w+)\(([^;]*)\);", text):
+            inside = re.sub(r"[\w ]+ \*?\(\*(\w+)\)\([^()]*\)", r"void *\1", inside)  # a function to be called back
             parameters = [" ".join(one.split()) for one in inside.split(",")]
             types = [re.sub(r"\w+$", "", one).strip() for one in parameters if one != "void"]
             functions[name] = (result.strip(), types)
