@@ -69,21 +69,26 @@ struct crab_conn *conn_make(const struct crab_conn_options *options)
     return conn;
 }
 
-/* HELLO and AUTH, each under what is left of the deadline. */
-static enum crab_status shake_hands(struct crab_conn *conn, const struct crab_conn_options *options,
-                                    struct net_deadline *deadline)
+static enum crab_status greet(struct crab_conn *conn, const union crab_request *request,
+                              struct net_deadline *deadline)
+{
+    struct crab_result result;
+    return conn->events ? event_greet(conn, request) : conn_call(conn, request, &result, deadline);
+}
+
+enum crab_status conn_shake_hands(struct crab_conn *conn, const struct crab_conn_options *options,
+                                  struct net_deadline *deadline)
 {
     enum crab_status status = CRAB_OK;
     union crab_request request;
-    struct crab_result result;
     if (!options->no_hello) {
         request_hello(&request, options->client_name);
-        status = conn_call(conn, &request, &result, deadline);
+        status = greet(conn, &request, deadline);
     }
     if (status == CRAB_OK && options->user != NULL) {
         request_plain(&request, CRAB_OP_AUTH, slice_of_string(options->user),
                       slice_of(options->secret, options->secret_len));
-        status = conn_call(conn, &request, &result, deadline);
+        status = greet(conn, &request, deadline);
         conn_forget_sent(conn);
     }
     return status;
@@ -108,7 +113,7 @@ enum crab_status crab_conn_open(const struct crab_conn_options *options, struct 
     status = net_connect(host, port, &deadline, &made->fd, failure);
     if (status != CRAB_OK)
         goto failed;
-    status = shake_hands(made, options, &deadline);
+    status = conn_shake_hands(made, options, &deadline);
     if (status != CRAB_OK) {
         (void)net_fail(failure, status, 0, "%s", made->text[0] != '\0' ? made->text : crab_status_text(status));
         failure->error = status == CRAB_E_SERVER ? made->error : 0;

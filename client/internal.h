@@ -202,6 +202,16 @@ enum crab_status conn_check_options(const struct crab_conn_options *options, str
 /** @brief A connection without a socket. @return NULL: no memory */
 struct crab_conn *conn_make(const struct crab_conn_options *options);
 
+/**
+ * @brief HELLO and AUTH, as far as the options want them.
+ * @param conn a connection whose socket is open; in an event loop they are queued, otherwise their replies are awaited
+ * @param options the owner's
+ * @param deadline over both; unused in an event loop
+ * @return CRAB_OK, or how the first of them failed
+ */
+enum crab_status conn_shake_hands(struct crab_conn *conn, const struct crab_conn_options *options,
+                                  struct net_deadline *deadline);
+
 /** @brief Close the socket and free everything, without telling anybody. */
 void conn_destroy(struct crab_conn *conn);
 

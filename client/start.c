@@ -67,22 +67,6 @@ static enum crab_status begin_tcp(const char *host, uint16_t port, int *fd, stru
     return failed == 0 ? CRAB_OK : begin_failed(failed, host, failure);
 }
 
-static enum crab_status greet(struct crab_conn *conn, const struct crab_conn_options *options)
-{
-    union crab_request request;
-    enum crab_status status = CRAB_OK;
-    if (!options->no_hello) {
-        request_hello(&request, options->client_name);
-        status = event_greet(conn, &request);
-    }
-    if (status == CRAB_OK && options->user != NULL) {
-        request_plain(&request, CRAB_OP_AUTH, slice_of_string(options->user),
-                      slice_of(options->secret, options->secret_len));
-        status = event_greet(conn, &request);
-    }
-    return status;
-}
-
 enum crab_status crab_conn_start(const struct crab_conn_options *options, struct crab_conn **conn,
                                  struct crab_failure *failure)
 {
@@ -103,7 +87,7 @@ enum crab_status crab_conn_start(const struct crab_conn_options *options, struct
     uint16_t port = options->port != 0 ? options->port : CRAB_DEFAULT_PORT;
     status = host[0] == '/' ? begin_unix(host, &made->fd, failure) : begin_tcp(host, port, &made->fd, failure);
     if (status == CRAB_OK) {
-        status = greet(made, options);
+        status = conn_shake_hands(made, options, NULL);
         if (status != CRAB_OK)
             (void)net_fail(failure, status, 0, "%s", made->text);
     }

@@ -16,30 +16,6 @@
 #include <cmocka.h>
 #include <netinet/in.h>
 
-static void *counting_resize(void *context, void *memory, size_t bytes)
-{
-    struct counting *counting = context;
-    if (bytes == 0) {
-        counting->blocks -= memory != NULL;
-        free(memory);
-        return NULL;
-    }
-    counting->calls++;
-    if (counting->fail_at != 0 &&
-        (counting->calls == counting->fail_at || (counting->fail_after && counting->calls > counting->fail_at)))
-        return NULL;
-    void *grown = realloc(memory, bytes);
-    counting->blocks += memory == NULL && grown != NULL;
-    if (bytes > counting->largest)
-        counting->largest = bytes;
-    return grown;
-}
-
-void counting_init(struct counting *counting)
-{
-    *counting = (struct counting){.allocator = {.resize = counting_resize, .context = counting}};
-}
-
 static uint8_t digit(char c)
 {
     return (uint8_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);

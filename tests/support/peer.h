@@ -24,19 +24,6 @@ struct hex {
     uint8_t bytes[512];
 };
 
-/** @brief An allocator that counts and that can be made to fail. */
-struct counting {
-    struct crab_allocator allocator; /**< Pass this to the library. */
-    size_t calls;                    /**< Growing and new allocations. */
-    size_t blocks;                   /**< Blocks that exist now. */
-    size_t largest;                  /**< The largest one ever asked for. */
-    size_t fail_at;                  /**< This call fails (1 is the first); 0: none. */
-    int fail_after;                  /**< Whether all later ones fail too. */
-};
-
-/** @brief Prepare a counting allocator. */
-void counting_init(struct counting *counting);
-
 /** @brief Read hexadecimal digits. */
 struct hex hex(const char *digits);
 

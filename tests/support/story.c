@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "client/internal.h"
+#include "tests/support/counting.h"
 
 #define FIRST_NUMBER 1000U
 #define SILENCE_MS 3U

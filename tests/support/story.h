@@ -13,7 +13,6 @@
 #include <stdint.h>
 
 #include "crabcache/crabcache.h"
-#include "tests/support/peer.h"
 
 #define STORY_STEPS 48U
 #define STORY_BYTES ((size_t)160 * 1024)

@@ -4,7 +4,6 @@
  *
  * CRAB_CHAOS_RUNS is how many random runs there are (3,000), CRAB_CHAOS_SEED where they begin; `make chaos-client` does a million.
  */
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "tests/support/counting.h"
 #include "tests/support/story.h"
 
 #define RUNS 3000U
@@ -22,17 +22,6 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 {
     const char *text = getenv(name);
     return text != NULL ? strtoull(text, NULL, 10) : otherwise;
-}
-
-static size_t open_files(void)
-{
-    size_t count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    assert_non_null(folder);
-    while (readdir(folder) != NULL)
-        count++;
-    (void)closedir(folder);
-    return count;
 }
 
 /* One of each message; the fault at each byte of the replies, and behind the last. */

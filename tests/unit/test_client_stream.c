@@ -16,6 +16,7 @@
 
 #include "crabcache/adapters/poll.h"
 #include "crabcache/crabcache.h"
+#include "tests/support/counting.h"
 #include "tests/support/peer.h"
 
 #define KEY "key", 3

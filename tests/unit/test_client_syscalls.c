@@ -6,7 +6,6 @@
  * The program defines the system calls itself, so that the library, which is linked statically, calls these.  They fail only in
  * the thread that has armed them: the server in the other thread is well.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -23,7 +22,7 @@
 
 #include "crabcache/adapters/poll.h"
 #include "crabcache/crabcache.h"
-#include "tests/support/peer.h"
+#include "tests/support/counting.h"
 #include "tests/support/serve.h"
 
 #define TIMEOUT_MS 40U
@@ -186,17 +185,6 @@ static uint64_t now_ms(void)
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static size_t open_files(void)
-{
-    size_t count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    assert_non_null(folder);
-    while (readdir(folder) != NULL)
-        count++;
-    (void)closedir(folder);
-    return count;
 }
 
 /* One run. Returns whether the fault was reached. */

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "crabcache/crabcache.h"
+#include "tests/support/counting.h"
 #include "tests/support/exchanges.h"
 #include "tests/support/peer.h"
 

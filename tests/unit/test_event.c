@@ -14,6 +14,7 @@
 
 #include "crabcache/adapters/poll.h"
 #include "crabcache/crabcache.h"
+#include "tests/support/counting.h"
 #include "tests/support/exchanges.h"
 #include "tests/support/peer.h"
 

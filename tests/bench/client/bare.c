@@ -2,10 +2,6 @@
 /*
  * The pipelines of crab_side.c without a library: requests encoded in advance, one send(), recv() until all replies are here.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,17 +9,6 @@
 #include "tests/bench/client/rig.h"
 
 #define MOST ((size_t)RIG_DEPTH * (RIG_MAX_VALUE + 64))
-
-static int connect_to(uint16_t port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int one = 1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
-        rig_die("cannot connect a bare socket");
-    return fd;
-}
 
 static size_t encode(struct rig *rig, int put, uint8_t *to)
 {
@@ -41,7 +26,7 @@ struct rig_cost bare_run(struct rig *rig, int put)
 {
     static uint8_t requests[MOST], replies[MOST];
     struct rig_cost cost = {0};
-    int fd = connect_to(rig->crab_port);
+    int fd = rig_connect(rig->crab_port);
     size_t reply_len = RIG_DEPTH * (put ? 1 : CRAB_REPLY_HEADER + rig->value_bytes);
     double began = rig_now(), cpu = rig_cpu();
     do {

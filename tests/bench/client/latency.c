@@ -4,12 +4,8 @@
  * socket on which the same bytes go and come by send() and recv().  They take turns, a few hundred calls each, so that
  * both see the same machine; the medians are compared.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -17,17 +13,6 @@
 #include "tests/bench/client/rig.h"
 
 #define CALLS 200U
-
-static int bare_connect(uint16_t port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int one = 1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
-        rig_die("cannot connect a bare socket");
-    return fd;
-}
 
 static void bare_call(int fd, const uint8_t *request, size_t request_len, size_t reply_len)
 {
@@ -42,23 +27,11 @@ static void bare_call(int fd, const uint8_t *request, size_t request_len, size_t
     }
 }
 
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t count)
-{
-    qsort(values, count, sizeof *values, by_size);
-    return values[count / 2];
-}
-
 void latency_compare(struct rig *rig, unsigned rounds)
 {
     struct crab_side *side = crab_side_open(rig);
     struct crab_conn *conn = (struct crab_conn *)side;
-    int fd = bare_connect(rig->crab_port);
+    int fd = rig_connect(rig->crab_port);
     double *ours = calloc(rounds * CALLS, sizeof *ours), *bare = calloc(rounds * CALLS, sizeof *bare);
     if (ours == NULL || bare == NULL)
         rig_die("no memory");
@@ -81,7 +54,7 @@ void latency_compare(struct rig *rig, unsigned rounds)
         }
     }
     size_t count = (size_t)rounds * CALLS;
-    double library = median(ours, count), socket_only = median(bare, count);
+    double library = rig_median(ours, count), socket_only = rig_median(bare, count);
     printf("blocking GET, median of %zu: %.2f us by the library, %.2f us by send and recv: %+.1f %%\n", count,
            library * 1e6, socket_only * 1e6, (library / socket_only - 1) * 100);
     printf("blocking GET, p99: %.2f us by the library, %.2f us by send and recv\n", ours[count * 99 / 100] * 1e6,

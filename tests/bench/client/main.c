@@ -10,55 +10,14 @@
  * Both libraries take turns, a piece of each after the other, and the medians count: machines are shared.  CPU time is
  * that of the thread, user and system, and so without the servers'.
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "tests/bench/client/rig.h"
 
 #define PIECES 7U
 #define LATENCY_ROUNDS 100U
-
-double rig_now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-double rig_cpu(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-const char *rig_key(struct rig *rig)
-{
-    rig->random ^= rig->random << 13;
-    rig->random ^= rig->random >> 7;
-    rig->random ^= rig->random << 17;
-    return rig->keys[(rig->random >> 32) * RIG_KEYS >> 32];
-}
-
-void rig_die(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    (void)fputc('\n', stderr);
-    exit(1);
-}
-
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 struct series {
     double rate[PIECES];
@@ -73,10 +32,8 @@ static void note(struct series *series, unsigned piece, struct rig_cost cost)
 
 static void print_row(const char *name, const char *what, struct series *series)
 {
-    qsort(series->rate, PIECES, sizeof(double), by_size);
-    qsort(series->cpu_ns, PIECES, sizeof(double), by_size);
-    printf("| %s | %s | %.2f | %.0f | %.2f |\n", what, name, series->rate[PIECES / 2] / 1e6,
-           series->cpu_ns[PIECES / 2], 1e3 / series->cpu_ns[PIECES / 2]);
+    double rate = rig_median(series->rate, PIECES), cpu_ns = rig_median(series->cpu_ns, PIECES);
+    printf("| %s | %s | %.2f | %.0f | %.2f |\n", what, name, rate / 1e6, cpu_ns, 1e3 / cpu_ns);
 }
 
 static void print_ratio(const char *name, const char *what, const struct series *ours, const struct series *theirs)

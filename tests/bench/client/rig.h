@@ -39,8 +39,20 @@ double rig_now(void);
 /** @brief Seconds of processor time that this thread has used, user and system. */
 double rig_cpu(void);
 
+/** @brief The same of the whole process. */
+double rig_process_cpu(void);
+
 /** @brief A key at random. */
 const char *rig_key(struct rig *rig);
+
+/** @brief A key at random, by a thread's own state, which is not 0. */
+const char *rig_next_key(const struct rig *rig, uint64_t *random);
+
+/** @brief A bare socket to a server on the loopback, without Nagle's delay. */
+int rig_connect(uint16_t port);
+
+/** @brief The middle one; they are sorted afterwards. */
+double rig_median(double *values, size_t count);
 
 /** @brief Say why and end the program. */
 __attribute__((noreturn, format(printf, 1, 2))) void rig_die(const char *format, ...);

@@ -30,20 +30,12 @@ struct member {
     uint64_t ops;
 };
 
-static const char *next_key(struct member *m)
-{
-    m->random ^= m->random << 13;
-    m->random ^= m->random >> 7;
-    m->random ^= m->random << 17;
-    return m->crowd->rig->keys[(m->random >> 32) * RIG_KEYS >> 32];
-}
-
 static void *get_shared(void *argument)
 {
     struct member *m = argument;
     struct crab_value value = {0};
     while (!atomic_load_explicit(&m->crowd->stop, memory_order_relaxed)) {
-        if (crab_client_get(m->crowd->client, next_key(m), RIG_KEY_BYTES, &value, NULL) != CRAB_OK ||
+        if (crab_client_get(m->crowd->client, rig_next_key(m->crowd->rig, &m->random), RIG_KEY_BYTES, &value, NULL) != CRAB_OK ||
             value.len != m->crowd->rig->value_bytes)
             rig_die("a get on the shared client failed");
         m->ops++;
@@ -59,7 +51,7 @@ static void *get_alone(void *argument)
     if (context == NULL || context->err != 0)
         rig_die("no connection to Redis");
     while (!atomic_load_explicit(&m->crowd->stop, memory_order_relaxed)) {
-        redisReply *reply = redisCommand(context, "GET %b", next_key(m), (size_t)RIG_KEY_BYTES);
+        redisReply *reply = redisCommand(context, "GET %b", rig_next_key(m->crowd->rig, &m->random), (size_t)RIG_KEY_BYTES);
         if (reply == NULL || reply->type != REDIS_REPLY_STRING)
             rig_die("a get from Redis failed");
         freeReplyObject(reply);
@@ -69,19 +61,11 @@ static void *get_alone(void *argument)
     return NULL;
 }
 
-/* User and system time of the whole process. */
-static double process_cpu(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static struct rig_cost run(struct crowd *crowd)
 {
     struct member members[THREADS];
     struct rig_cost cost = {0};
-    double cpu = process_cpu();
+    double cpu = rig_process_cpu();
     double start = rig_now();
     double whole = (double)(long)crowd->rig->seconds;
     struct timespec pause = {.tv_sec = (time_t)whole, .tv_nsec = (long)((crowd->rig->seconds - whole) * 1e9)};
@@ -98,7 +82,7 @@ static struct rig_cost run(struct crowd *crowd)
         cost.ops += members[i].ops;
     }
     cost.seconds = rig_now() - start;
-    cost.cpu_seconds = process_cpu() - cpu;
+    cost.cpu_seconds = rig_process_cpu() - cpu;
     return cost;
 }
 
