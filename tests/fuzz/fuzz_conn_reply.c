@@ -12,14 +12,7 @@
 #include <unistd.h>
 
 #include "client/internal.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define CHECK(condition)                                                                                       \
-    do {                                                                                                       \
-        if (!(condition))                                                                                      \
-            abort();                                                                                           \
-    } while (0)
+#include "tests/fuzz/check.h"
 
 #define REQUESTS 8U
 #define HEAD (3U + REQUESTS)

@@ -11,14 +11,7 @@
 #include <string.h>
 
 #include "crabcache/wire.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define CHECK(condition)                                                                                       \
-    do {                                                                                                       \
-        if (!(condition))                                                                                      \
-            abort();                                                                                           \
-    } while (0)
+#include "tests/fuzz/check.h"
 
 /* The bytes that a reply ends with, if its op has such. */
 static struct crab_slice rest_of(const union crab_reply *reply)

@@ -11,14 +11,7 @@
 #include <string.h>
 
 #include "crabcache/wire.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define CHECK(condition)                                                                                       \
-    do {                                                                                                       \
-        if (!(condition))                                                                                      \
-            abort();                                                                                           \
-    } while (0)
+#include "tests/fuzz/check.h"
 
 static void check_inside(struct crab_slice slice, const uint8_t *data, size_t used)
 {

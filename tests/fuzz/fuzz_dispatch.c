@@ -7,10 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/fuzz/check.h"
 #include "tests/fuzz/model.h"
 #include "tests/support/dispatch_peer.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 #define MAX_VALUE 3000U
 

@@ -6,6 +6,7 @@ pure-Python codec of python/crabcache/wire.py, so that nothing of the C code che
 """
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +26,14 @@ sys.path.insert(0, str(ROOT / "python"))
 from crabcache import wire  # noqa: E402
 from crabcache.testing import TIMEOUT_S, Peer, Server, wait_until  # noqa: E402
 
-__all__ = ["BUILD", "ROOT", "SANITIZED", "TIMEOUT_S", "Peer", "Server", "wait_until", "wire"]
+__all__ = ["BUILD", "ROOT", "SANITIZED", "TIMEOUT_S", "Peer", "Server", "crypt", "wait_until", "wire"]
+
+
+def crypt(secret: str) -> str:
+    """What a file of users holds for a secret; Python's own crypt is on its way out."""
+    function = ctypes.CDLL("libcrypt.so.1").crypt
+    function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_char_p, ctypes.c_char_p]
+    return str(function(secret.encode(), b"$6$rounds=1000$salt$").decode())
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, Optional
 
 import pytest
+from conftest import crypt
 from hypothesis import HealthCheck, given, settings, strategies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -345,12 +346,6 @@ def test_memory_is_full(start_server: Any) -> None:
         assert client.get("key0") == bytes(100_000)
         with pytest.raises(errors.OutOfMemoryError):
             client.put_many((f"other{number}", bytes(100_000)) for number in range(100))
-
-
-def crypt(secret: str) -> str:
-    function = ctypes.CDLL("libcrypt.so.1").crypt
-    function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_char_p, ctypes.c_char_p]
-    return function(secret.encode(), b"$6$rounds=1000$salt$").decode()
 
 
 def test_users(start_server: Any, tmp_path: Path) -> None:

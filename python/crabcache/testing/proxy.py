@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .accepting import Acceptor
 from .peer import Address, family_of
-from .waiting import TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -107,49 +107,33 @@ class ChaosProxy:
         self.target, self.up, self.down = target, up, down
         self.accepted = 0
         self._links: list[_Link] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host, self.port = self._listener.getsockname()[:2]
-        self._run(self._accept)
+        self._acceptor = Acceptor(self._connect)
+        self.host, self.port = self._acceptor.host, self._acceptor.port
 
-    def _run(self, work: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            server = socket.socket(family_of(self.target), socket.SOCK_STREAM)
-            try:
-                server.connect(self.target)
-            except OSError:
-                client.close()
-                server.close()
-                continue
-            for end in (client, server):
-                if end.family != socket.AF_UNIX:
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = _Link(client, server)
-            self._links.append(link)
-            self._run(link.pump, client, server, self.up)
-            self._run(link.pump, server, client, self.down)
+    def _connect(self, client: socket.socket) -> None:
+        self.accepted += 1
+        server = socket.socket(family_of(self.target), socket.SOCK_STREAM)
+        try:
+            server.connect(self.target)
+        except OSError:
+            client.close()
+            server.close()
+            return
+        for end in (client, server):
+            if end.family != socket.AF_UNIX:
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = _Link(client, server)
+        self._links.append(link)
+        self._acceptor.run(link.pump, client, server, self.up)
+        self._acceptor.run(link.pump, server, client, self.down)
 
     def end(self) -> None:
         """End all connections and listen no more."""
-        if self._listener.fileno() < 0:
+        if not self._acceptor.close():
             return
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join(TIMEOUT_S)
         for link in self._links:
             link.finish(False)
-        for thread in self._threads:
-            thread.join(TIMEOUT_S)
+        self._acceptor.join()
 
     def __enter__(self) -> "ChaosProxy":
         return self

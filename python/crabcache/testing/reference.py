@@ -19,6 +19,7 @@ from typing import Any
 
 from .. import wire
 from ..wire import ErrorCode, Feature, Flag
+from .accepting import Acceptor
 from .model import Store, error
 from .peer import Address
 from .scripted import tag_of
@@ -199,10 +200,8 @@ class ReferenceServer:
         self.lock = threading.Lock()
         self.store = self.store_type(self.clock_ms, time.time_ns())
         self._sessions: dict[socket.socket, Session] = {}
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.host, self.port = self._listener.getsockname()[:2]
-        self._run(self._accept)
+        self._acceptor = Acceptor(self._begin)
+        self.host, self.port = self._acceptor.host, self._acceptor.port
 
     @property
     def address(self) -> Address:
@@ -233,20 +232,10 @@ class ReferenceServer:
 
     # ---- connections
 
-    def _run(self, work: Any, *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            session = self._sessions[connection] = self.session_type(self)
-            self._run(self._serve, connection, session)
+    def _begin(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        session = self._sessions[connection] = self.session_type(self)
+        self._acceptor.run(self._serve, connection, session)
 
     def greeting(self) -> bytes:
         """What is said before anything was received: nothing [P-3.1.4]."""
@@ -286,18 +275,15 @@ class ReferenceServer:
 
     def stop(self) -> None:
         """Stop in order."""
-        if self._listener.fileno() < 0:
+        if not self._acceptor.close():
             return
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
         for connection, session in list(self._sessions.items()):
             try:
                 self.goaway(connection, session, ErrorCode.SHUTTING_DOWN)
                 connection.shutdown(socket.SHUT_RDWR)  # wakes its thread
             except OSError:
                 pass
-        for thread in self._threads:
-            thread.join(1.0)
+        self._acceptor.join(1.0)
 
     def __enter__(self) -> "ReferenceServer":
         return self

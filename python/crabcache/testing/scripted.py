@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from .. import wire
+from .accepting import Acceptor
 from .waiting import TIMEOUT_S
 
 #: What a scripted peer says in WELCOME.
@@ -85,23 +85,13 @@ class ScriptedPeer:
         self.welcome = welcome
         self.accepted = 0
         self.failures: list[BaseException] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host, self.port = self._listener.getsockname()[:2]
-        self._accepter = threading.Thread(target=self._accept, daemon=True)
-        self._accepter.start()
+        self._acceptor = Acceptor(self._begin)
+        self.host, self.port = self._acceptor.host, self._acceptor.port
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            script = self.scripts[min(self.accepted, len(self.scripts) - 1)]
-            self.accepted += 1
-            thread = threading.Thread(target=self._play, args=(script, connection), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    def _begin(self, connection: socket.socket) -> None:
+        script = self.scripts[min(self.accepted, len(self.scripts) - 1)]
+        self.accepted += 1
+        self._acceptor.run(self._play, script, connection)
 
     def _play(self, script: Script, connection: socket.socket) -> None:
         with connection:
@@ -117,14 +107,9 @@ class ScriptedPeer:
 
     def end(self) -> None:
         """Take no more connections, wait for the scripts, and raise what failed in them."""
-        if self._listener.fileno() < 0:
+        if not self._acceptor.close():
             return
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepter.join(TIMEOUT_S)
-        for thread in self._threads:
-            thread.join(TIMEOUT_S)
-            assert not thread.is_alive(), "the client did not close"
+        assert self._acceptor.join(), "the client did not close"
         if self.failures:
             raise self.failures[0]
 

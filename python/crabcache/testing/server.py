@@ -106,15 +106,24 @@ class Server:
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
             [self.program, "--port", port, *self.flags], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=self._log, env=self._environment, **self._popen)
+        try:
+            self._read_ready_line()
+        except BaseException:  # a time-out of the test, say, or Ctrl-C: nobody would end it
+            self.kill()
+            self._close_pipe()
+            raise
+
+    def _close_pipe(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read_ready_line(self) -> None:
         assert self.process.stdout is not None
         poll = select.poll()  # select() takes no descriptors from 1024 on
         poll.register(self.process.stdout, select.POLLIN)
         ready = poll.poll(TIMEOUT_S * 1000)
         self.ready_line = self.process.stdout.readline().decode() if ready else ""
         if "ready on " not in self.ready_line:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdout.close()
             raise ServerFailed(f"{self.program} {self.flags} did not start: {self.log()}")
         self.places = self.ready_line.split("ready on ")[1].strip().split(", ")
         host, number = self.places[0].rsplit(":", 1)
@@ -184,8 +193,7 @@ class Server:
     def restart(self) -> None:
         """End it at once, if it still runs, and start it again on the same port, empty."""
         self.kill()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._close_pipe()
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
@@ -207,8 +215,7 @@ class Server:
                 self.kill()
                 stuck = True
         log = self.log()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._close_pipe()
         self._log.close()
         if stuck or "Sanitizer" in log or "runtime error" in log:
             raise ServerFailed(f"{self.program} {self.flags} {'did not stop' if stuck else 'is broken'}: {log}")

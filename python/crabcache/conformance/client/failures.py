@@ -48,12 +48,7 @@ def deadline_inside_a_reply(context: ClientContext) -> None:
 
 def unanswered(context: ClientContext, how: str) -> None:
     """Two INCRs, one of them answered, and then the connection ends in some way."""
-    context.open()
-    context.command("pipeline", 3)
-    for key in (b"a", b"b", b"c"):
-        context.command("incr", key, 1)
-    requests = [context.request(wire.IncrRequest) for _ in range(3)]
-    context.reply(requests[0], wire.NumberReply(value=1))
+    requests = context.three_incrs()
     if how == "inside a frame":
         context.send(context.wrapped(requests[1], wire.NumberReply(value=2))[:-2])
     if how == "reset":
@@ -101,12 +96,7 @@ def conditional_put(context: ClientContext) -> None:
 @case("9.5.3", 1, covers=("8.2.4", "9.5.5"))
 def fatal_error(context: ClientContext) -> None:
     """a fatal ERROR fails the oldest request with its code; later ones are not executed, or unknown; the client closes"""
-    context.open()
-    context.command("pipeline", 3)
-    for key in (b"a", b"b", b"c"):
-        context.command("incr", key, 1)
-    requests = [context.request(wire.IncrRequest) for _ in range(3)]
-    context.reply(requests[0], wire.NumberReply(value=1))
+    context.three_incrs()
     context.send(error(ErrorCode.BAD_FRAME))
     context.end_stream()
     context.expect("number 1")

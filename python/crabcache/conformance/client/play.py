@@ -14,10 +14,10 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, Union
 
 from ... import wire
 from ...testing.scripted import WELCOME, tag_of
@@ -32,6 +32,20 @@ CASES: list[Case] = []
 case = register(CASES)
 
 LONGEST_LINE = 64 << 20
+
+
+Stream = Union[socket.socket, "IO[bytes]"]
+
+
+def ready(sources: Sequence[Stream], until: float, sinks: Sequence[Stream] = ()) -> list[Stream]:
+    """Those of some files that can be read, or written; waits for the first of them, until a time of time.monotonic()."""
+    poll = select.poll()  # select() takes no descriptors from 1024 on
+    files = {file.fileno(): file for file in (*sources, *sinks)}
+    for file in sources:
+        poll.register(file, select.POLLIN)
+    for file in sinks:
+        poll.register(file, select.POLLOUT)
+    return [files[fd] for fd, _ in poll.poll(max(0, until - time.monotonic()) * 1000)]
 
 
 class Client(Protocol):
@@ -169,15 +183,15 @@ class ClientContext:
         view = memoryview(data)
         deadline = time.monotonic() + self.options.timeout_s
         while view:
-            readable, writable, _ = select.select([client.source], [client.sink], [], max(0, deadline - time.monotonic()))
-            if readable:
+            found = ready([client.source], deadline, [client.sink])
+            if client.source in found:
                 self._read_answers()
-            if writable:
+            if client.sink in found:
                 try:
                     view = view[os.write(client.sink.fileno(), view[:4096]):]
                 except BrokenPipeError:
                     raise Failed("the client has ended") from None
-            if not readable and not writable:
+            if not found:
                 raise Failed("the client takes no commands")
 
     def _read_answers(self) -> None:
@@ -212,7 +226,7 @@ class ClientContext:
         deadline = time.monotonic() + (self.options.timeout_s if timeout_s is None else timeout_s)
         while (words := self._line()) is None:
             assert client is not None
-            if not select.select([client.source], [], [], max(0, deadline - time.monotonic()))[0]:
+            if not ready([client.source], deadline):
                 raise Failed("the client does not answer its command")
             self._read_answers()
         return words
@@ -239,14 +253,13 @@ class ClientContext:
                     raise Failed(f"open was answered {' '.join(answered)!r}")
                 return
             client = self.options.client
-            assert client is not None and self.listener is not None
-            watched = [client.source, self.listener, *([self.socket] if self.socket else [])]
-            readable, _, _ = select.select(watched, [], [], max(0, deadline - time.monotonic()))
-            if not readable:
+            assert client is not None
+            found = ready([client.source, *self._ends()], deadline)
+            if not found:
                 raise Failed("open was not answered")
-            if client.source in readable:
+            if client.source in found:
                 self._read_answers()
-            elif self.listener in readable:
+            elif self.listener in found:
                 self.accept()
             else:
                 self._handshake_step()
@@ -354,12 +367,11 @@ class ClientContext:
             if not self._received:
                 client = self.options.client
                 assert self.listener is not None and self.socket is not None and client is not None
-                readable, _, _ = select.select([self.listener, self.socket, client.source], [], [],
-                                               max(0, deadline - time.monotonic()))
-                if self.listener in readable:
+                come = ready([self.listener, self.socket, client.source], deadline)
+                if self.listener in come:
                     self.accept()
                     continue
-                if client.source in readable and self.socket not in readable:
+                if client.source in come and self.socket not in come:
                     self._read_answers()
                     if b"unsupported" in self._answers:
                         raise Skipped("the client does not support this")
@@ -428,9 +440,7 @@ class ClientContext:
 
     def expect_quiet(self, what: str) -> None:
         """The client must not send anything, nor connect again, for a while; a short one after the first time."""
-        assert self.listener is not None
-        watched = [self.listener, *([self.socket] if self.socket else [])]
-        if self._received or select.select(watched, [], [], self._silence_s)[0]:
+        if self._received or ready(self._ends(), time.monotonic() + self._silence_s):
             raise Failed(f"{what}: the client goes on")
         self._silence_s = min(self._silence_s, 0.01)
 
@@ -443,6 +453,16 @@ class ClientContext:
             raise Failed(f"{what}: the client has made a new connection")
         self.reply(request, wire.ValueReply(value=b"alive"))
         self.expect("value 616c697665")
+
+    def three_incrs(self) -> list[Any]:
+        """Let the client send three INCRs in one pipeline, and answer the first."""
+        self.open()
+        self.command("pipeline", 3)
+        for key in (b"a", b"b", b"c"):
+            self.command("incr", key, 1)
+        requests = [self.request(wire.IncrRequest) for _ in range(3)]
+        self.reply(requests[0], wire.NumberReply(value=1))
+        return requests
 
     def violation(self, what: str, frame: bytes | wire.Reply, *, wrap: bool = False, open_words: tuple[str, ...] = ()) -> None:
         """Answer an INCR by what is a violation: its outcome is unknown, the connection is closed, INCR is not repeated."""
@@ -471,7 +491,7 @@ class ClientContext:
     def pending(self) -> bool:
         """Whether some of a request is there already."""
         assert self.socket is not None
-        return bool(self._received) or bool(select.select([self.socket], [], [], 0)[0])
+        return bool(self._received) or bool(ready([self.socket], 0))
 
     def peek(self, size: int) -> bytes:
         """The first bytes of the next request, which stay where they are; not the rest of it."""
@@ -490,8 +510,8 @@ class ClientContext:
         client = self.options.client
         assert self.socket is not None and client is not None
         while not self._received:
-            readable = select.select([self.socket, client.source], [], [], self.options.timeout_s)[0]
-            if self.socket in readable or not readable:
+            found = ready([self.socket, client.source], time.monotonic() + self.options.timeout_s)
+            if self.socket in found or not found:
                 break
             self._read_answers()
             if b"unsupported" in self._answers:
@@ -505,10 +525,15 @@ class ClientContext:
         """No QUIET request may come for a while."""
         assert self.socket is not None
         end = time.monotonic() + self.options.silence_s
-        while select.select([self.socket], [], [], max(0, end - time.monotonic()))[0]:
+        while ready([self.socket], end):
             request = self.frame()
             if request is None or request.flags & Flag.QUIET:
                 raise Failed(f"{what}: {'the client has closed' if request is None else 'a QUIET request'}")
+
+    def _ends(self) -> list[Stream]:
+        """What the client may come by: the listener, and the connection if there is one."""
+        assert self.listener is not None
+        return [self.listener] if self.socket is None else [self.listener, self.socket]
 
     def stop_listening(self) -> None:
         """Be ready for another open()."""
@@ -551,23 +576,22 @@ class ClientContext:
             if words is not None:
                 return words
             client = self.options.client
-            assert client is not None and self.listener is not None
-            watched = [client.source, self.listener, *([self.socket] if self.socket else [])]
-            readable = [self.socket] if self._received and self.socket else \
-                select.select(watched, [], [], max(0, deadline - time.monotonic()))[0]
-            if not readable:
+            assert client is not None
+            held = [self.socket] if self._received and self.socket else None
+            found = held or ready([client.source, *self._ends()], deadline)
+            if not found:
                 raise Failed("the client neither answers nor sends")
-            if client.source in readable:
+            if client.source in found:
                 self._read_answers()
-            elif self.socket is not None and self.socket in readable:
-                found = self.frame()
-                if found is None:
+            elif self.socket is not None and self.socket in found:
+                request = self.frame()
+                if request is None:
                     self.lost()
-                elif isinstance(found, kind):
-                    self.last = found
+                elif isinstance(request, kind):
+                    self.last = request
                     return None
-                elif not self._shake_hands(found):
-                    raise Failed(f"the client sent {found.OP.name}")
+                elif not self._shake_hands(request):
+                    raise Failed(f"the client sent {request.OP.name}")
             else:
                 self.accept()
 
@@ -579,17 +603,15 @@ class ClientContext:
 
     def expect_no_repetition(self, what: str) -> None:
         """For a while the client may at most connect again, but not send a write."""
-        assert self.listener is not None
         end = time.monotonic() + self.options.silence_s
         self.lost()
         while True:
-            watched = [self.listener, *([self.socket] if self.socket else [])]
-            readable = select.select(watched, [], [], max(0, end - time.monotonic()))[0]
-            if not readable:
+            found = ready(self._ends(), end)
+            if not found:
                 return
-            if self.listener in readable:
+            if self.listener in found:
                 self.accept()
-            elif (found := self.frame()) is None:
+            elif (request := self.frame()) is None:
                 self.lost()
-            elif not self._shake_hands(found):
-                raise Failed(f"{what}: the client has sent {found.OP.name} again")
+            elif not self._shake_hands(request):
+                raise Failed(f"{what}: the client has sent {request.OP.name} again")

@@ -62,12 +62,7 @@ def steps_over_everything(context: ClientContext) -> None:
 @case("4.5.3", 1)
 def unknown_reply(context: ClientContext) -> None:
     """an unknown reply fails the oldest request with unknown outcome, and the connection goes on"""
-    context.open()
-    context.command("pipeline", 3)
-    for key in (b"a", b"b", b"c"):
-        context.command("incr", key, 1)
-    requests = [context.request(wire.IncrRequest) for _ in range(3)]
-    context.reply(requests[0], wire.NumberReply(value=1))
+    requests = context.three_incrs()
     context.send(context.wrapped(requests[1], frame(0x44, b"from the future")))
     context.reply(requests[2], wire.NumberReply(value=3))
     context.expect("number 1")
