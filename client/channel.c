@@ -371,6 +371,14 @@ void channel_fini(struct channel *channel)
     (void)allocator->resize(allocator->context, channel->ring, 0);
 }
 
+void channel_let_go(struct channel *channel)
+{
+    int fd = channel->fd;
+    channel->fd = -1;
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 enum crab_status channel_reach(struct channel *channel, struct net_deadline *deadline, struct crab_failure *failure)
 {
     (void)pthread_mutex_lock(&channel->lock);

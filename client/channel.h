@@ -172,6 +172,8 @@ bool channel_init(struct channel *channel, const struct channel_config *config, 
                   struct net_target *target);
 /** @brief Close the connection and free everything.  Nobody may be inside; calls that are left are not told. */
 void channel_fini(struct channel *channel);
+/** @brief In a child: close its copy of the socket and free nothing, as others may have been inside when it was forked. */
+void channel_let_go(struct channel *channel);
 
 /**
  * @brief One request and its reply.

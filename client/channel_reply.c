@@ -261,8 +261,9 @@ void channel_settle(struct channel *channel)
 {
     if (!channel->closing || channel->sender || channel->reader)
         return;
-    (void)close(channel->fd);
-    channel->fd = -1;
+    int fd = channel->fd;
+    channel->fd = -1; /* first: a child that is forked now closes what it finds here, which may be another file after close() */
+    (void)close(fd);
     channel->closing = false;
     channel->goaway = channel->ended = channel->fatal = false;
     channel->send_failed = 0;

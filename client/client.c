@@ -343,10 +343,22 @@ static void end_server(struct crab_client *client, struct server *server)
     release(client, server->name);
 }
 
+/* In a child: no thread of the parent is here to finish what it was at, so what it may have been changing stays as it is. */
+static void let_go(struct crab_client *client)
+{
+    for (size_t i = 0; i < client->server_count; i++)
+        for (uint32_t j = 0; j < client->servers[i].ready; j++)
+            channel_let_go(&client->servers[i].channels[j]);
+}
+
 void crab_client_close(struct crab_client *client)
 {
     if (client == NULL)
         return;
+    if (client->mine != NULL && client_is_forked(client)) {
+        let_go(client);
+        return;
+    }
     for (size_t i = 0; i < client->server_count; i++)
         end_server(client, &client->servers[i]);
     release(client, client->servers);

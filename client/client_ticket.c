@@ -219,12 +219,8 @@ enum crab_status crab_ticket_failure(const struct crab_ticket *ticket, struct cr
 
 void crab_ticket_release(struct crab_ticket *ticket)
 {
-    if (ticket == NULL)
+    if (ticket == NULL || client_is_forked(ticket->client)) /* in a child nothing is freed: see crab_client_close() */
         return;
-    if (client_is_forked(ticket->client)) {
-        free_ticket(ticket->client, ticket);
-        return;
-    }
     crab_ticket_cancel(ticket);
     return_ticket(ticket);
 }

@@ -35,8 +35,10 @@
  * Outputs stay untouched unless the call answers #CRAB_OK, or what its text says.
  *
  * @section client_fork Forks
- * A child may call nothing on its parent's handles but crab_client_close(); everything else answers #CRAB_E_FORKED and
- * touches neither locks nor sockets.
+ * A child may call nothing on its parent's handles but crab_client_close() and crab_ticket_release(); everything else answers
+ * #CRAB_E_FORKED and touches neither locks nor sockets.  In the child crab_client_close() closes its copies of the sockets and
+ * frees nothing, as other threads of the parent may have been changing it when the child was made: the memory stays the
+ * child's until it ends or executes another program.
  */
 #ifndef CRABCACHE_CLIENT_H
 #define CRABCACHE_CLIENT_H
@@ -159,7 +161,7 @@ CRAB_API CRAB_MUST_USE enum crab_status crab_client_open(const char *uri, const 
                                                          struct crab_client **client, struct crab_failure *failure);
 
 /**
- * @brief Close all connections and free the client.
+ * @brief Close all connections and free the client; in a child of the process that made it, see @ref client_fork.
  * @param client a client, or NULL, which does nothing; no other thread may be in a call on it, or hold tickets of it
  * @ownership Takes the client.
  * @threads One thread, after all others are done.

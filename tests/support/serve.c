@@ -215,5 +215,5 @@ void serve_end(struct serve *serve)
     serve_stop(serve);
     if (serve->peer != NULL)
         dispatch_peer_destroy(serve->peer);
-    serve->peer = NULL;
+    *serve = (struct serve){0};
 }

@@ -4,6 +4,8 @@
  *
  * It sends with blocking calls and receives nothing meanwhile, as strict as a server can be.  All its connections share one
  * store, which outlives serve_stop(): serve_start() again is a restart that forgets nothing.
+ *
+ * A `struct serve` is static: where a test fails its frame is left, and the thread goes on.
  */
 #ifndef CRABCACHE_TESTS_SERVE_H
 #define CRABCACHE_TESTS_SERVE_H

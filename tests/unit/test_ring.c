@@ -210,7 +210,7 @@ static void a_circuit_opens_and_closes(void **state)
 
 static void servers_leave_and_return(void **state)
 {
-    struct serve serves[3] = {{0}};
+    static struct serve serves[3];
     struct crab_client *client = NULL;
     struct crab_value value = {0};
     struct crab_server_stats stats;

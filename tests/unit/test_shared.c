@@ -55,7 +55,7 @@ static int open_descriptors(void)
 
 static void check_calls(const char *parameters)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_value value = {0};
     struct crab_item item;
     uint64_t version = 0;
@@ -107,7 +107,7 @@ static void every_call_works(void **state)
 
 static void failures_are_told(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_failure failure;
     struct crab_call_options options = {.failure = &failure};
     struct crab_value value = {0};
@@ -159,7 +159,7 @@ static uint8_t *make_value(size_t len, uint32_t seed)
 static void values_of_all_sizes_come_back(void **state)
 {
     static const size_t sizes[] = {0, 1, 100, 16000, 32767, 32768, 65530, 65536, 65537, 300000, 1 << 20, 5 << 20, 7, 70000};
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_value value = {0};
     (void)state;
     serve_start(&serve);
@@ -264,8 +264,8 @@ static void join_crowd(struct member *members)
 
 static void many_threads_get_their_own_answers(void **state)
 {
-    struct crowd crowd = {.rounds = 1500};
-    struct member members[THREADS];
+    static struct crowd crowd = {.rounds = 1500};
+    static struct member members[THREADS];
     (void)state;
     for (unsigned connections = 1; connections <= 3; connections += 2) {
         char parameters[64];
@@ -284,8 +284,8 @@ static void many_threads_get_their_own_answers(void **state)
 /* Restarts, resets, orderly ends, hangs, short deadlines: whatever happens, no wrong answer, and an end. */
 static void trouble_never_gives_a_wrong_answer(void **state)
 {
-    struct crowd crowd = {.rounds = 1000000, .timeout_us = 1000};
-    struct member members[THREADS];
+    static struct crowd crowd = {.rounds = 1000000, .timeout_us = 1000};
+    static struct member members[THREADS];
     (void)state;
     int before = open_descriptors();
     serve_start(&crowd.serve);
@@ -334,7 +334,7 @@ static void trouble_never_gives_a_wrong_answer(void **state)
 
 static void a_timeout_does_not_cost_the_others_their_connection(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_value value = {0};
     struct crab_failure failure;
     struct crab_call_options hasty = {.timeout_ms = 5, .failure = &failure};
@@ -365,7 +365,7 @@ static void a_timeout_does_not_cost_the_others_their_connection(void **state)
 
 static void a_silent_server_is_left(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_value value = {0};
     struct crab_server_stats stats;
     (void)state;
@@ -391,7 +391,7 @@ static void a_silent_server_is_left(void **state)
 /* A server that stops reading: a large value is cut by the deadline and the connection goes on when it reads again. */
 static void a_large_value_that_is_late_is_completed(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_value value = {0};
     struct crab_server_stats stats;
     size_t len = 6 << 20;
@@ -419,7 +419,7 @@ static void a_large_value_that_is_late_is_completed(void **state)
 
 static void goaway_and_an_orderly_end_can_be_repeated(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_server_stats stats;
     (void)state;
     serve_start(&serve);
@@ -444,8 +444,8 @@ static void goaway_and_an_orderly_end_can_be_repeated(void **state)
 /* A connection cut after every byte of the replies, with several callers on their way. */
 static void a_cut_at_every_byte_is_survived(void **state)
 {
-    struct crowd crowd = {.rounds = 12};
-    struct member members[THREADS];
+    static struct crowd crowd = {.rounds = 12};
+    static struct member members[THREADS];
     (void)state;
     serve_start(&crowd.serve);
     crowd.client = open_client(&crowd.serve, "timeout=20000", NULL);
@@ -468,8 +468,8 @@ static void a_cut_at_every_byte_is_survived(void **state)
 
 static void a_child_gets_a_clean_error(void **state)
 {
-    struct crowd crowd = {.rounds = 1000000};
-    struct member members[THREADS];
+    static struct crowd crowd = {.rounds = 1000000};
+    static struct member members[THREADS];
     struct crab_value value = {0};
     (void)state;
     serve_start(&crowd.serve);
@@ -496,6 +496,73 @@ static void a_child_gets_a_clean_error(void **state)
     assert_int_equal(crowd.failures, 0);
     crab_client_close(crowd.client);
     serve_end(&crowd.serve);
+}
+
+/* An allocator in which a thread stops half way: the old block is gone, nobody has the new one yet. */
+struct halfway {
+    struct crab_allocator allocator;
+    pid_t parent;
+    _Atomic bool armed;
+    _Atomic bool inside;
+    _Atomic bool go_on;
+};
+
+static void *resize_halfway(void *context, void *block, size_t size)
+{
+    struct halfway *halfway = context;
+    if (getpid() != halfway->parent)
+        _exit(2);
+    if (size == 0) {
+        free(block);
+        return NULL;
+    }
+    void *resized = realloc(block, size);
+    if (atomic_exchange(&halfway->armed, false)) {
+        atomic_store(&halfway->inside, true);
+        while (!atomic_load(&halfway->go_on))
+            (void)usleep(1000);
+    }
+    return resized;
+}
+
+static void *put_a_value(void *client)
+{
+    static const uint8_t bytes[30000];
+    static enum crab_status status;
+    status = crab_client_put(client, KEY, bytes, sizeof bytes, NULL, NULL, NULL);
+    return &status;
+}
+
+static void a_child_frees_nothing(void **state)
+{
+    static struct halfway halfway = {.allocator = {resize_halfway, &halfway}};
+    static struct serve serve;
+    struct crab_client_options options = {.allocator = &halfway.allocator};
+    void *status = NULL;
+    pthread_t thread;
+    (void)state;
+    serve_start(&serve);
+    halfway.parent = getpid();
+    struct crab_client *client = open_client(&serve, "timeout=20000", &options);
+    assert_int_equal(crab_client_ping(client, NULL), CRAB_OK);
+    atomic_store(&halfway.armed, true);
+    assert_int_equal(pthread_create(&thread, NULL, put_a_value, client), 0);
+    while (!atomic_load(&halfway.inside))
+        (void)usleep(1000);
+    pid_t child = fork();
+    if (child == 0) {
+        int before = open_descriptors();
+        crab_client_close(client);
+        _exit(open_descriptors() == before - 1 ? 0 : 1); /* the socket is closed */
+    }
+    int ended = 0;
+    assert_int_equal(waitpid(child, &ended, 0), child);
+    atomic_store(&halfway.go_on, true);
+    (void)pthread_join(thread, &status);
+    assert_true(WIFEXITED(ended) && WEXITSTATUS(ended) == 0);
+    assert_int_equal(*(enum crab_status *)status, CRAB_OK);
+    crab_client_close(client);
+    serve_end(&serve);
 }
 
 /* ---- memory */
@@ -525,7 +592,7 @@ static enum crab_status use_client(const struct serve *serve, struct counting *c
 
 static void nothing_is_allocated_in_steady_state(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct counting counting;
     size_t steady = 0;
     (void)state;
@@ -547,7 +614,7 @@ static enum crab_status use_with(struct counting *counting, void *context)
 
 static void every_allocation_may_fail(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     (void)state;
     serve_start(&serve);
     each_allocation_fails(use_with, &serve);
@@ -568,6 +635,7 @@ int main(void)
         cmocka_unit_test(goaway_and_an_orderly_end_can_be_repeated),
         cmocka_unit_test(a_cut_at_every_byte_is_survived),
         cmocka_unit_test(a_child_gets_a_clean_error),
+        cmocka_unit_test(a_child_frees_nothing),
         cmocka_unit_test(nothing_is_allocated_in_steady_state),
         cmocka_unit_test(every_allocation_may_fail),
     };

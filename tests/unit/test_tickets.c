@@ -45,7 +45,7 @@ static size_t key_of(char *key, size_t i)
 static void tickets_are_answered_in_any_order(void **state)
 {
     enum { N = 300 };
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_ticket *tickets[N];
     struct crab_result result;
     char key[32];
@@ -80,7 +80,7 @@ static void tickets_are_answered_in_any_order(void **state)
 
 static void the_bound_is_kept_and_bad_arguments_refused(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_ticket *tickets[8];
     struct crab_ticket *more = NULL;
     (void)state;
@@ -103,7 +103,7 @@ static void the_bound_is_kept_and_bad_arguments_refused(void **state)
 
 static void tickets_end_by_their_deadline_or_when_cancelled(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_ticket *ticket;
     struct crab_failure failure;
     struct crab_submit_options soon = {.timeout_ms = 30};
@@ -172,8 +172,8 @@ static void go_on(void *context, const struct crab_result *result)
 
 static void callbacks_are_called(void **state)
 {
-    struct serve a = {0};
-    struct serve b = {0};
+    static struct serve a;
+    static struct serve b;
     char key[32];
     (void)state;
     serve_start(&a);
@@ -216,8 +216,8 @@ static void callbacks_are_called(void **state)
 static void many_keys_in_one_call(void **state)
 {
     enum { N = 1000 };
-    struct serve a = {0};
-    struct serve b = {0};
+    static struct serve a;
+    static struct serve b;
     static struct crab_slice keys[N];
     static struct crab_pair pairs[N];
     static struct crab_value values[N];
@@ -289,7 +289,7 @@ static void *fetch_once(void *argument)
 static void a_value_is_loaded_once(void **state)
 {
     enum { N = 8 };
-    struct serve serve = {0};
+    static struct serve serve;
     pthread_t threads[N];
     struct crab_value value = {0};
     struct crab_item item;
@@ -338,7 +338,7 @@ static void *fetch_slowly(void *argument)
 
 static void who_waits_for_a_loader_has_a_deadline(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     pthread_t thread;
     struct crab_value value = {0};
     (void)state;
@@ -401,7 +401,7 @@ static enum crab_status use_with(struct counting *counting, void *context)
 
 static void every_allocation_may_fail(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     (void)state;
     serve_start(&serve);
     each_allocation_fails(use_with, &serve);
@@ -410,7 +410,7 @@ static void every_allocation_may_fail(void **state)
 
 static void a_child_may_end_its_tickets(void **state)
 {
-    struct serve serve = {0};
+    static struct serve serve;
     struct crab_ticket *ticket;
     struct crab_value value = {0};
     struct source source = {0};
