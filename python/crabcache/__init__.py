@@ -17,7 +17,7 @@ neither the library nor a server.  The library is loaded when the first Client i
 from __future__ import annotations
 
 from . import errors
-from ._connection import ServerInfo
+from ._failures import ServerInfo
 from ._library import LibraryError
 from ._requests import KEEP, Future, Item, NotExecuted, Outcome, PutResult
 from ._version import __version__

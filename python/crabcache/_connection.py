@@ -17,10 +17,11 @@ import threading
 from collections.abc import Sequence
 from ctypes import byref
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NoReturn, Optional, TypeVar
+from typing import Any, NoReturn, Optional, TypeVar
 
 from . import errors
-from ._library import NO_TIMEOUT, ConnOptions, Failure, Result, ServerInfoStruct, Status, the_library
+from ._failures import Breakdown, ServerInfo, breakdown_of, exception_for, refusal, server_info_of, text_of, unanswered
+from ._library import NO_TIMEOUT, ConnOptions, Failure, Result, Status, the_library
 from ._requests import Future
 
 #: A request up to this size fits into an empty send buffer, so that its answer cannot have been read while it was sent.
@@ -50,17 +51,6 @@ def forks() -> int:
     return _forks
 
 
-class ServerInfo(NamedTuple):
-    """What the server said of itself in WELCOME."""
-
-    name: str
-    version: int
-    features: int
-    max_key: int
-    max_value: int
-    max_in_flight: int
-
-
 @dataclass(frozen=True)
 class Settings:
     """How to open a connection; `secret` stays out of every repr and traceback."""
@@ -87,42 +77,6 @@ class _Secret(bytes):
 def secret(data: bytes) -> _Secret:
     """Bytes that do not show themselves."""
     return _Secret(data)
-
-
-#: The exception for each status that is a failure; CRAB_E_SERVER has one for each code of the server's.
-_EXCEPTIONS: dict[int, type[errors.CrabError]] = {
-    Status.E_INVALID: errors.InvalidArgument,
-    Status.E_NO_MEMORY: errors.OutOfClientMemory,
-    Status.E_FULL: errors.PipelineFull,
-    Status.E_PENDING: errors.PipelineNotEmpty,
-    Status.E_UNKNOWN_REPLY: errors.UnknownReplyError,
-    Status.E_RESOLVE: errors.HostNotFound,
-    Status.E_REFUSED: errors.ConnectionRefused,
-    Status.E_TIMEOUT: errors.Timeout,
-    Status.E_CLOSED: errors.ConnectionClosed,
-    Status.E_PROTOCOL: errors.ProtocolError,
-    Status.E_SYSTEM: errors.SystemFailure,
-    Status.E_BROKEN: errors.ConnectionBroken,
-}
-
-
-def exception_for(status: int, code: int, text: str) -> errors.CrabError:
-    """The exception for a failure of the library."""
-    if status == _SERVER:
-        return errors.error_for(code, text)
-    return _EXCEPTIONS.get(status, errors.SystemFailure)(text or f"the library answered {status}")
-
-
-class Breakdown(NamedTuple):
-    """Why a connection broke, and how many of the writes that it carried may or may not have been executed."""
-
-    status: int
-    code: int
-    text: str
-    unknown_writes: int
-
-    def exception(self) -> errors.CrabError:
-        return exception_for(self.status, self.code, self.text)
 
 
 class Connection:
@@ -165,12 +119,7 @@ class Connection:
 
     def server_info(self) -> ServerInfo:
         """What WELCOME said."""
-        info = ServerInfoStruct()
-        status = self._library.crab_conn_server_info(self._pointer, byref(info))
-        if status != _OK:
-            raise exception_for(status, 0, "there was no HELLO")
-        name = ctypes.string_at(info.name.data, info.name.len).decode("utf-8", "replace")
-        return ServerInfo(name, info.version, info.features, info.max_key, info.max_value, info.max_in_flight)
+        return server_info_of(self._library, self._pointer)
 
     # ---- one request
 
@@ -187,9 +136,9 @@ class Connection:
         taken = self._library.crab_conn_next_reply(pointer, result)
         if taken != _OK:
             breakdown = self._breakdown(taken if status == _OK else status)
-            raise self._unanswered(request, breakdown, breakdown.unknown_writes > 0)
+            raise unanswered(request, breakdown, breakdown.unknown_writes > 0)
         if result.status == _SERVER or result.status == _UNKNOWN_REPLY:
-            error = self._refusal()
+            error = refusal(result)
             self.busy = False
             raise error
         answer: T = request._convert(result, request._default)
@@ -210,33 +159,10 @@ class Connection:
             raise errors.Timeout(f"no answer within {self._timeout_ms} ms")
 
     def _text(self) -> str:
-        text: bytes = self._library.crab_conn_error_text(self._pointer)
-        return text.decode("utf-8", "replace")
-
-    def _refusal(self) -> errors.CrabError:
-        """The error that stands in the result."""
-        result = self._result
-        if result.status == _UNKNOWN_REPLY:
-            return errors.UnknownReplyError(f"this version does not know the server's reply {result.reply:#04x}")
-        text = ctypes.string_at(result.value_data, result.value_len)
-        return errors.error_for(result.error, text, result.tag or None)
+        return text_of(self._library, self._pointer)
 
     def _breakdown(self, status: int) -> Breakdown:
-        """What is known after a call that failed; an earlier call's failure is named by its own status."""
-        lib, pointer = self._library, self._pointer
-        if status == Status.E_BROKEN and lib.crab_conn_state(pointer) != _SERVER:
-            status = lib.crab_conn_state(pointer)
-        return Breakdown(status, lib.crab_conn_error(pointer), self._text(), lib.crab_conn_outcome_unknown(pointer))
-
-    @staticmethod
-    def _unanswered(request: Future[Any], breakdown: Breakdown, unknown: bool) -> errors.CrabError:
-        """The exception for a request without an answer: a write that cannot have been executed may be sent again."""
-        error = breakdown.exception()
-        if request._write and not unknown and isinstance(error, errors.UnknownOutcomeError):
-            return errors.ConnectionBroken(f"{breakdown.text}; this request was not executed")
-        if request._write and unknown and not isinstance(error, errors.UnknownOutcomeError):
-            return errors.SystemFailure(breakdown.text)
-        return error
+        return breakdown_of(self._library, self._pointer, status)
 
     # ---- many requests
 
@@ -313,7 +239,7 @@ class _Run:
                 raise self._breakdown.exception()
             request = waiting[self._answered]
             if result.status == _SERVER or result.status == _UNKNOWN_REPLY:
-                error = connection._refusal()
+                error = refusal(result)
                 self._answered += 1
                 request._fail(error)
             else:
@@ -331,7 +257,7 @@ class _Run:
         unknown = breakdown.unknown_writes
         for request in self._waiting[self._answered :]:
             if not request._done:
-                request._fail(self._connection._unanswered(request, breakdown, unknown > 0))
+                request._fail(unanswered(request, breakdown, unknown > 0))
                 unknown -= request._write
         for request in self._requests:
             if not request._done:

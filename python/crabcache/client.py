@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar, Union, overload
 
 from . import _requests
-from ._connection import Connection, ServerInfo, Settings, forks, secret as hidden
+from ._connection import Connection, Settings, forks, secret as hidden
+from ._failures import ServerInfo
 from ._library import DEFAULT_PORT, MAX_CLIENT_NAME, MAX_IN_FLIGHT, MAX_USER, NO_TIMEOUT
 from ._requests import KEEP, TTL, Future, Item, Keep, Key, PutResult, Value
 from ._version import __version__

@@ -21,29 +21,10 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Pipeline:
-    """Requests that travel together, many times faster than one by one.
+class Requests:
+    """What pipelines have in common: the methods that collect."""
 
-    Each method has the name and arguments of Client's, and gives a Future; execute(), or the end of the `with` block,
-    sends all requests in their order and resolves the futures.  An error is the matter of its own request: it is
-    raised by that future's result().  Only when the connection breaks execute() itself raises; each future
-    then knows whether its request was answered, was not executed, or nobody knows.
-
-    >>> with client.pipeline() as p:
-    ...     stored = p.put("a", b"1")
-    ...     value = p.get("a")
-    ...     failed = p.incr("a", 2**63)
-    >>> stored.result().stored, value.result()
-    (True, b'1')
-    >>> failed.exception().name
-    'OVERFLOW'
-
-    A pipeline is not a transaction: other clients' requests may be executed in between.  It is bounded: a request too
-    many gets PipelineFull, and then execute() makes room.  A pipeline belongs to one thread.
-    """
-
-    def __init__(self, execute: Callable[[list[Future[Any]]], None], max_requests: int, max_bytes: int) -> None:
-        self._execute = execute
+    def __init__(self, max_requests: int, max_bytes: int) -> None:
         self._max_requests = _requests.integer(max_requests, 1, 1 << 31, "max_requests")
         self._max_bytes = _requests.integer(max_bytes, 1, 1 << 62, "max_bytes")
         self._requests: list[Future[Any]] = []
@@ -55,26 +36,6 @@ class Pipeline:
 
     def __bool__(self) -> bool:
         return True
-
-    def __enter__(self) -> Pipeline:
-        return self
-
-    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
-                 traceback: Optional[TracebackType]) -> None:
-        if kind is None:
-            self.execute()
-        else:
-            self.discard()
-
-    def execute(self) -> list[Future[Any]]:
-        """Send everything that was collected, resolve its futures, and return them in order.
-
-        The pipeline is empty afterwards, also if the connection broke, and can be used again.
-        """
-        requests, self._requests, self._bytes = self._requests, [], 0
-        if requests:
-            self._execute(requests)
-        return requests
 
     def discard(self) -> None:
         """Forget what was collected; its futures stay unexecuted."""
@@ -160,3 +121,49 @@ class Pipeline:
     def flush(self) -> Future[bool]:
         """Delete every item of the server, at this place in the order of requests."""
         return self._add(_requests.flush())
+
+
+class Pipeline(Requests):
+    """Requests that travel together, many times faster than one by one.
+
+    Each method has the name and arguments of Client's, and gives a Future; execute(), or the end of the `with` block,
+    sends all requests in their order and resolves the futures.  An error is the matter of its own request: it is
+    raised by that future's result().  Only when the connection breaks execute() itself raises; each future
+    then knows whether its request was answered, was not executed, or nobody knows.
+
+    >>> with client.pipeline() as p:
+    ...     stored = p.put("a", b"1")
+    ...     value = p.get("a")
+    ...     failed = p.incr("a", 2**63)
+    >>> stored.result().stored, value.result()
+    (True, b'1')
+    >>> failed.exception().name
+    'OVERFLOW'
+
+    A pipeline is not a transaction: other clients' requests may be executed in between.  It is bounded: a request too
+    many gets PipelineFull, and then execute() makes room.  A pipeline belongs to one thread.
+    """
+
+    def __init__(self, execute: Callable[[list[Future[Any]]], None], max_requests: int, max_bytes: int) -> None:
+        super().__init__(max_requests, max_bytes)
+        self._execute = execute
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException],
+                 traceback: Optional[TracebackType]) -> None:
+        if kind is None:
+            self.execute()
+        else:
+            self.discard()
+
+    def execute(self) -> list[Future[Any]]:
+        """Send everything that was collected, resolve its futures, and return them in order.
+
+        The pipeline is empty afterwards, also if the connection broke, and can be used again.
+        """
+        requests, self._requests, self._bytes = self._requests, [], 0
+        if requests:
+            self._execute(requests)
+        return requests
