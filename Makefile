@@ -417,7 +417,7 @@ headers-alone:
 # ---- documents ------------------------------------------------------------------------------------------------------
 
 .PHONY: docs
-docs: ## The reference of the headers, by Doxygen, in build/docs; its warnings are errors
+docs: ## The guide and the reference of the headers, by Doxygen, in build/docs; its warnings are errors
 	@mkdir -p build/docs
 	@CRABCACHE_VERSION=$(VERSION) doxygen docs/Doxyfile
 	@CRABCACHE_VERSION=$(VERSION) doxygen docs/Doxyfile.internal

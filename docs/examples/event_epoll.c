@@ -17,6 +17,7 @@ struct work {
 
 static void counted(struct crab_conn *conn, const struct crab_result *result, void *context);
 
+//! [chain]
 static void count(struct crab_conn *conn, struct work *work)
 {
     struct crab_incr_options options = {.create = true, .initial = 1};
@@ -38,6 +39,7 @@ static void counted(struct crab_conn *conn, const struct crab_result *result, vo
         printf("visits: %lld\n", (long long)result->number);
     }
 }
+//! [chain]
 
 int main(int argc, char **argv)
 {
@@ -51,6 +53,7 @@ int main(int argc, char **argv)
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0 || crab_conn_start(&options, &conn, &failure) != CRAB_OK)
         return 1;
+    //! [loop]
     crab_epoll_attach(&watch, conn, epoll_fd);
     count(conn, &work);
     while (work.left != 0 && !work.failed) {
@@ -60,6 +63,7 @@ int main(int argc, char **argv)
             crab_epoll_ready(events[i].data.ptr, events[i].events);
         crab_epoll_tick(&watch);
     }
+    //! [loop]
     crab_conn_close(conn);
     close(epoll_fd);
     return work.failed;

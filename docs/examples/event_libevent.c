@@ -42,6 +42,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", failure.text);
         return 1;
     }
+    //! [attach]
     if (crab_libevent_attach(conn, base) == 0) {
         if (crab_conn_queue_put(conn, "greeting", 8, "hello from libevent", 19, NULL) == CRAB_OK)
             crab_conn_then(conn, stored, NULL);
@@ -49,6 +50,7 @@ int main(int argc, char **argv)
             crab_conn_then(conn, got, base);
         event_base_dispatch(base);
     }
+    //! [attach]
     event_base_free(base);
     return failed;
 }

@@ -18,6 +18,7 @@ static void stored(struct crab_conn *conn, const struct crab_result *result, voi
         fprintf(stderr, "not stored: %s\n", crab_conn_error_text(conn));
 }
 
+//! [close]
 static void got(struct crab_conn *conn, const struct crab_result *result, void *context)
 {
     (void)context;
@@ -29,6 +30,7 @@ static void got(struct crab_conn *conn, const struct crab_result *result, void *
     }
     crab_conn_close(conn); /* the loop has nothing left to do then, and ends */
 }
+//! [close]
 
 static void resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
 {
@@ -47,6 +49,7 @@ static void resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *lis
         fprintf(stderr, "%s\n", failure.text);
         return;
     }
+    //! [attach]
     if (crab_libuv_attach(conn, request->loop) != 0) {
         crab_conn_close(conn);
         return;
@@ -55,6 +58,7 @@ static void resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *lis
         crab_conn_then(conn, stored, NULL);
     if (crab_conn_queue_get(conn, "greeting", 8) == CRAB_OK)
         crab_conn_then(conn, got, NULL);
+    //! [attach]
 }
 
 int main(int argc, char **argv)

@@ -19,6 +19,7 @@ static struct crab_client *client;
 static atomic_int loads;
 static atomic_int good;
 
+//! [load]
 /* Where the value comes from if the cache does not have it: here from nowhere. */
 static enum crab_status load(void *context, const void *key, size_t key_len, struct crab_value *value)
 {
@@ -28,6 +29,7 @@ static enum crab_status load(void *context, const void *key, size_t key_len, str
     atomic_fetch_add(&loads, 1);
     return crab_value_set(value, "expensive", 9);
 }
+//! [load]
 
 static void *visit(void *argument)
 {
@@ -42,9 +44,11 @@ static void *visit(void *argument)
             return NULL;
         }
     }
+    //! [fetch]
     if (crab_fetch(client, "report", 6, 60000, load, NULL, &options, &value) == CRAB_OK && value.len == 9)
         atomic_fetch_add(&good, 1);
     crab_value_fini(&value);
+    //! [fetch]
     return NULL;
 }
 
@@ -60,10 +64,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", failure.text);
         return 1;
     }
+    //! [threads]
     for (int i = 0; i < THREADS; i++)
         (void)pthread_create(&threads[i], NULL, visit, NULL);
     for (int i = 0; i < THREADS; i++)
         (void)pthread_join(threads[i], NULL);
+    //! [threads]
     enum crab_status status = crab_client_get(client, "visits", 6, &visits, NULL);
     if (status == CRAB_OK)
         printf("visits: %.*s\n", (int)visits.len, (const char *)visits.data);

@@ -153,6 +153,33 @@ def test_functions_and_files_named_in_documents_exist(name: str) -> None:
             assert (ROOT / path).exists(), f"{name}: {path}"
 
 
+# ---- the guide ------------------------------------------------------------------------------------------------------
+
+GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.name)
+def test_code_in_the_guide_comes_from_the_examples(page: Path) -> None:
+    """Which test_examples.py compiles and runs; that each piece is there, Doxygen checks."""
+    text = page.read_text()
+    assert "```c" not in text
+    for name in re.findall(r"^@(?:snippet|include) (\S+)", text, re.M):
+        assert (ROOT / "docs" / "examples" / name).is_file(), name
+    code = sources() + "".join(path.read_text() for path in (ROOT / "include/crabcache/adapters").glob("*.h"))
+    for name in re.findall(r"\b(crab_\w+|CRAB_\w+)\b", text):
+        assert re.search(rf"\b{name}\b", code), f"{page.name}: {name}"
+    for clause in re.findall(r"\bP-\d+\.\d+\.\d+", text):
+        assert f"**[{clause}]**" in text_of("spec/PROTOCOL.md"), f"{page.name}: {clause}"
+
+
+def test_the_guide_has_a_page_for_each_example() -> None:
+    listed = set(re.findall(r"@example (\S+)", text_of("docs/guide/examples.dox")))
+    folder = ROOT / "docs" / "examples"
+    assert listed == {path.name for path in folder.glob("*.c")} | {"cmake/pieces.cc"}
+    assert {f"@subpage guide_{page.stem} " for page in GUIDE if page.name != "index.md"} == set(
+        re.findall(r"@subpage guide_\w+ ", text_of("docs/guide/index.md")))
+
+
 # ---- HACKING: add a command ------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,17 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 PREFIX = "/opt/crab"
 PACKAGES = {"event_libuv": ("libuv",), "event_libevent": ("libevent",)}
+# What each prints, in any order of lines. Those of URIS take the URI of a server, the others its host and port.
+URIS = {"quick_start", "tickets", "errors"}
 SAYS = {
+    "quick_start": {"colour: blue", "colour: not there", "visits: 1", "north: cold", "west: the key is absent", "south: warm"},
+    "tickets": {"stored: 4", "spring: March", "summer: June", "autumn: September", "winter: December"},
+    "errors": {"the server says NOT_A_NUMBER", "counting a name: not done, and never will be", "appending: an answer",
+               "log: one two ", "a get from nobody: the cache is away: go on without it"},
+    "pipelining": {"stored: 10000, refused: 0", "the second one failed: NOT_A_NUMBER", "sum of digits: 5"},
+    "ownership": {"the tide takes what nobody holds", "allocations of 1000 reads: 0"},
+    "codec": {"PUT: 02 01 06 00 12 00 00 00 60 ea 00 00 00 00 00 00 63 6f 6c 6f 75 72 62 6c 75 65", "OK", "VALUE blue", "NULL",
+              "the next reply has 3 bytes of at least 5", "used 11 of 14 bytes"},
     "event_poll": {"left: hello", "right: hello"},
     "event_epoll": {"visits: 10"},
     "event_libuv": {"hello from libuv"},
@@ -66,8 +77,8 @@ def build(stage: Path, name: str, folder: Path, compiler: str = "gcc") -> Path:
     return program
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
+@contextmanager
+def serving() -> Iterator[int]:
     child = subprocess.Popen([str(ROOT / "build/release/crabcache-server"), "--port", "0", "--memory", "64M",
                               "--threads", "1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
@@ -80,8 +91,14 @@ def port() -> Iterator[int]:
         child.stdout.close()
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    with serving() as number:
+        yield number
+
+
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.c")} == {*SAYS, "plugin"}
+    assert {path.stem for path in EXAMPLES.glob("*.c")} == {*SAYS, "plugin", "sharding"}
 
 
 @pytest.mark.parametrize("name", sorted(SAYS))
@@ -89,9 +106,29 @@ def test_every_example_is_tested() -> None:
 def test_example_does_what_it_says(stage: Path, libraries: dict[str, str], port: int, tmp_path: Path, name: str,
                                    compiler: str) -> None:
     program = build(stage, name, tmp_path, compiler)
-    result = run(str(program), "127.0.0.1", str(port), env=libraries)
+    arguments = [f"crab://127.0.0.1:{port}"] if name in URIS else ["127.0.0.1", str(port)]
+    result = run(str(program), *arguments, env=libraries)
     assert (result.returncode, result.stderr) == (0, "")
     assert set(result.stdout.splitlines()) == SAYS[name]
+
+
+def test_keys_are_spread_over_servers_and_those_of_a_dead_one_go_to_others(stage: Path, libraries: dict[str, str], port: int,
+                                                                           tmp_path: Path) -> None:
+    program = build(stage, "sharding", tmp_path)
+    with serving() as second, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        for third, options in ((None, "weights=1,2"), (nobody.getsockname()[1], "eject=1&retries=2"), (None, "distribution=rendezvous")):
+            ports = [port, second, third] if third else [port, second]
+            hosts = ",".join(f"127.0.0.1:{number}" for number in ports)
+            result = run(str(program), f"crab://{hosts}?{options}", env=libraries)
+            assert result.stderr == ""
+            keys = [int(number) for number in re.findall(r"^server \d+: (\d+) keys$", result.stdout, re.M)]
+            assert len(keys) == len(ports) and sum(keys) == 1000 and min(keys) > 100
+            stored, found = map(int, re.search(r"^stored: (\d+), found: (\d+)$", result.stdout, re.M).groups())
+            assert sum(keys[:2]) <= found <= stored <= 1000
+            states = dict(re.findall(r"^127\.0\.0\.1:(\d+): (\w+), ", result.stdout, re.M))
+            assert [states[str(number)] == "up" for number in ports] == [True, True, False][:len(ports)]
+            assert third or result.returncode == 0
 
 
 def test_a_plugin_comes_and_goes(stage: Path, libraries: dict[str, str], port: int, tmp_path: Path) -> None:

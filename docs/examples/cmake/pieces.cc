@@ -13,9 +13,11 @@ namespace {
 
 constexpr std::size_t whole = 4000000;
 
+//! [closer]
 struct Closer {
     void operator()(crab_conn *conn) const { crab_conn_close(conn); }
 };
+//! [closer]
 
 std::uint64_t sum_of(const std::uint8_t *bytes, std::size_t len)
 {
@@ -25,15 +27,18 @@ std::uint64_t sum_of(const std::uint8_t *bytes, std::size_t len)
     return sum;
 }
 
+//! [sink]
 void pour(void *context, const crab_result *, std::size_t, crab_slice piece)
 {
     *static_cast<std::uint64_t *>(context) += sum_of(piece.data, piece.len);
 }
+//! [sink]
 
 int run(crab_conn *conn)
 {
     std::vector<std::uint8_t> piece(65536);
     std::uint64_t written = 0, read = 0;
+    //! [write]
     crab_status status = crab_conn_put_begin(conn, "large", 5, whole, nullptr);
     for (std::size_t left = whole, taken = 0; status == CRAB_OK && left != 0; left -= taken) {
         std::size_t len = left < piece.size() ? left : piece.size();
@@ -42,12 +47,15 @@ int run(crab_conn *conn)
         written += sum_of(piece.data(), len);
         status = crab_conn_put_piece(conn, piece.data(), len, &taken);
     }
+    //! [write]
     crab_result result{};
     std::size_t len = 0;
     if (status == CRAB_OK)
         status = crab_conn_next_reply(conn, &result) == CRAB_OK ? result.status : crab_conn_state(conn);
+    //! [read]
     if (status == CRAB_OK)
         status = crab_conn_get_into(conn, "large", 5, pour, &read, &len);
+    //! [read]
     if (status != CRAB_OK)
         std::fprintf(stderr, "%s\n", crab_conn_error_text(conn));
     else
