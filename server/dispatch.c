@@ -174,19 +174,18 @@ static void take_batch(struct dispatch *d, const uint8_t *in, size_t len)
     if (d->next->in == in && d->next->len == len) {
         d->now = d->next;
         d->next = batch;
-        return;
+    } else {
+        batch_decode(batch, in, len, BATCH_FRAMES, d->env.max_value);
+        batch_prefetch_index(batch, d->env.store);
+        batch_prefetch_items(batch, d->env.store);
     }
     d->next->in = NULL;
-    batch_decode(batch, in, len, BATCH_FRAMES, d->env.max_value);
-    batch_prefetch_index(batch, d->env.store);
-    batch_prefetch_items(batch, d->env.store);
 }
 
 /* If d->now is the last batch of its input, begin the one of the next input. */
 static void begin_next(struct dispatch *d)
 {
     struct batch *next = d->next;
-    next->in = NULL;
     next->count = 0;
     if (d->now->bytes < d->now->len || d->announced == NULL)
         return;

@@ -122,6 +122,31 @@ static void test_announced_input(void **state)
     }
 }
 
+/* An announced input without a whole frame takes its turn, too; after it, nothing is left of the batch before it. */
+static void test_announced_part_of_a_frame(void **state)
+{
+    struct scene *s = *state;
+    struct session sessions[2] = {{.started = true}, {.started = true}};
+    SEND(s, put, KEY("one"), VALUE("1111"));
+    SEND(s, put, KEY("two"), VALUE("2222"));
+    EXPECT(s, ok, );
+    EXPECT(s, ok, );
+    scene_play(s);
+    SEND(s, get, KEY("one"));
+    size_t len = s->stream.len;
+    SEND(s, get, KEY("two"));
+    uint8_t *one = s->stream.data, *two = one + len;
+    struct dispatch_result result;
+    dispatch_announce(s->peer->dispatch, two, len - 1);
+    expect_values(s, &sessions[0], one, len, "1111");
+    dispatch_run(s->peer->dispatch, &sessions[1], two, len - 1, &s->peer->out, &result);
+    assert_int_equal(result.next, DISPATCH_INPUT);
+    assert_int_equal(result.consumed, 0);
+    assert_int_equal(result.need, len);
+    memcpy(one, two, len);
+    expect_values(s, &sessions[0], one, len, "2222");
+}
+
 /* What an announced input asks for is what there is when its turn comes. */
 static void test_announced_input_sees_what_came_before(void **state)
 {
@@ -288,6 +313,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SCENE_TEST(test_every_split),
         SCENE_TEST(test_announced_input),
+        SCENE_TEST(test_announced_part_of_a_frame),
         SCENE_TEST(test_announced_input_sees_what_came_before),
         SCENE_TEST(test_output_fills),
         SCENE_TEST(test_turns),
