@@ -2,6 +2,7 @@
 """Authentication: who may do what before and after AUTH."""
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SANITIZED, TIMEOUT_S, Peer, Server, wire
+from conftest import SANITIZED, TIMEOUT_S, Peer, Server, wait_until, wire
 
 E = wire.ErrorCode
 TAG, QUIET = wire.Flag.TAG, wire.Flag.QUIET
@@ -167,10 +168,14 @@ def test_many_auths_do_not_stop_the_others(guarded: Server) -> None:
     with guarded.connect() as greedy, guarded.connect() as other:
         greedy.call(wire.AuthRequest(key=b"alice", value=b"wonderland"))
         greedy.send(wire.encode_request(wire.AuthRequest(key=b"alice", value=b"wonderland")) * 2500)
+        assert isinstance(greedy.receive(), wire.OkReply)
         for _ in range(20):
-            began = time.perf_counter()
             assert isinstance(other.call(wire.PingRequest()), wire.PongReply)
-            assert time.perf_counter() - began < 0.5
+        answered = 1 + len(greedy.buffer)
+        greedy.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            answered += len(greedy.socket.recv(2500))
+        assert answered < 2500, "the others were served after all of them"
 
 
 def test_many_auths_do_not_hold_the_stop_up(start_server, tmp_path: Path) -> None:
@@ -181,10 +186,8 @@ def test_many_auths_do_not_hold_the_stop_up(start_server, tmp_path: Path) -> Non
     for peer in peers:
         peer.send(wire.encode_request(wire.AuthRequest(key=b"alice", value=b"wonderland")) * 5000)
     time.sleep(0.1)
-    began = time.monotonic()
     server.signal()
-    assert server.wait() == 0
-    assert time.monotonic() - began < 8
+    assert server.wait() == 0, "all of them would take a minute"
     for peer in peers:
         peer.socket.close()
 
@@ -233,8 +236,9 @@ def test_the_budget_comes_back(start_server, tmp_path: Path) -> None:
     path = tmp_path / "users"
     path.write_text(f"alice:{HASH}\n")
     server = start_server("--memory", "16M", "--auth-file", str(path), "--auth-failures", "60")
-    codes = guess(server, "127.0.0.2", b"alice", b"wrong", 70)
-    assert codes[:60] == [E.AUTH_FAILED] * 60 and codes[-1] == E.BUSY
+    codes = guess(server, "127.0.0.2", b"alice", b"wrong", 60)
+    assert codes == [E.AUTH_FAILED] * 60
+    wait_until(lambda: guess(server, "127.0.0.2", b"alice", b"wrong", 1) == [E.BUSY])
     time.sleep(1.1)
     assert guess(server, "127.0.0.2", b"alice", b"wonderland", 1) == [None]
 

