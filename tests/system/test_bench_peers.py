@@ -66,6 +66,15 @@ def test_on_a_busy_machine_only_cpu_time_is_judged() -> None:
     assert "- GET, P=64, times Redis's requests per CPU second: 0.50x, wanted 7x\n" in text
 
 
+def test_how_busy_the_machine_is() -> None:
+    busy_share = load("run_peers").busy_share
+    before = "cpu  100 0 100 1000 50 0 0 0 0 0\ncpu0 1 1 1 1\n"
+    assert busy_share(before, before) == 0
+    assert busy_share(before, "cpu  110 5 110 1150 75 0 0 0 0 0\n") == 0.125
+    assert busy_share(before, "cpu  100 0 100 1000 50 0 0 200 0 0\n") == 1, "another guest of the host"
+    assert 0 <= load("run_peers").others() <= 1
+
+
 def test_a_server_that_is_absent_leaves_dashes() -> None:
     made = collection({"CrabCache": 100.0, "null": 80.0}, {"CrabCache": 6e6, "null": 6e6})
     text = load("report").Report(made).text("")

@@ -43,6 +43,7 @@ PARTS = ("matrix", "latency", "idle", "memory", "values", "keys")
 KEY_BYTES, VALUE_BYTES, CONNECTIONS = 16, 64, 50
 LONG_BYTES, LONG_CONNECTIONS, LONG_PIPELINE = 64 << 10, 8, 4  # for long values: at most 32 are on their way
 IDLE_CONNECTIONS = 20_000
+OTHERS_S, OTHERS_MOST = 2.0, 0.1  # for so long others are looked at; a share of the processors that they may use
 ROOM_PER_ITEM = 200  # bytes of a server's limit for each item of 64 bytes, so that nothing is evicted
 
 
@@ -221,20 +222,35 @@ def output_of(*command: str) -> str:
         return ""
 
 
+def busy_share(before: str, after: str) -> float:
+    """Of all processors' time between two states of /proc/stat, the share in which they did something, or others had them."""
+    first, last = ([int(ticks) for ticks in text.splitlines()[0].split()[1:9]] for text in (before, after))
+    spent = [b - a for a, b in zip(first, last)]
+    idle = spent[3] + spent[4]  # idle, and waiting for disks
+    return 1 - idle / sum(spent) if sum(spent) else 0.0
+
+
+def others() -> float:
+    """What others do with the processors, before anything is started here."""
+    before = Path("/proc/stat").read_text()
+    time.sleep(OTHERS_S)
+    return busy_share(before, Path("/proc/stat").read_text())
+
+
 def about(build: Path, servers: list[str], scale: Scale) -> dict[str, str]:
     """Machine, versions, commit."""
     cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.machine())
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     changed = "" if not output_of("git", "status", "--porcelain", "--untracked-files=no") else ", changed"
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1) / 2
+    busy = others()
     caution = {"caution": "other work had the processor, too: requests/s and latencies are those of a busy machine; "
-                          "CPU times are what to compare, and somewhat too high for all"} if busy else {}
+                          "CPU times are what to compare, and somewhat too high for all"} if busy > OTHERS_MOST else {}
     return {
         **caution,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": f"{cpu}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB; Linux {platform.release()}; load average "
-                   f"{os.getloadavg()[0]:.1f} at the start",
+        "machine": f"{cpu}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB; Linux {platform.release()}; "
+                   f"{busy * 100:.0f} % busy before the start",
         "versions": ", ".join(version(name, build) for name in servers if name != NULL),
         "commit": (output_of("git", "rev-parse", "--short=12", "HEAD") or "unknown") + changed,
         "load": f"crabcache-bench, {CONNECTIONS} connections, {KEY_BYTES}-byte keys out of {scale.keys:,} at random, "
