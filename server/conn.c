@@ -7,7 +7,10 @@
  * Most requests never touch the connection's own buffers: they are received into the worker's, executed from there,
  * and answered from the worker's output. Only what is cut off at the end of a receive, or does not go out at once,
  * is copied to a buffer of the connection's own, and back when its turn comes. A frame that is larger than the
- * worker's buffer is received right into one of its own, which grows with what arrives.
+ * worker's buffer is received right into one of its own, which grows with what arrives; but the value of a PUT goes right
+ * into the store as soon as enough of it came. After such a frame only the beginning of the next one is received into
+ * the worker's buffer, since that is copied (`bite`), and the call goes on until its share of the time is used up;
+ * then one send answers all of these frames.
  *
  * conn_receive_ahead() and conn_run_ahead() are the same path in two halves, for connections with little input.
  */
@@ -28,8 +31,11 @@
 #include "server/log.h"
 #include "server/stats.h"
 
-/* Most bytes of a large frame received in one call: it must not keep the others waiting. */
-#define FRAME_READ_MAX ((size_t)256 << 10)
+/* Most bytes of large frames received in one call: they must not keep the others waiting. */
+#define TURN_BYTES ((size_t)256 << 10)
+
+/* After a large frame so much more than what the next one of its size is streamed from is received first. */
+#define BITE_EXTRA 256U
 
 /* How often one call fills and sends the output before the others have their turn. */
 #define ROUNDS 4U
@@ -169,7 +175,7 @@ static void refuse(struct conn_io *io, struct conn *c, const uint8_t *bytes, siz
 static void try_stream(struct conn_io *io, struct conn *c)
 {
     struct buf head;
-    if (c->held < CONN_STREAM_MIN || c->held < c->frame / 16 ||
+    if (c->held < c->frame / CONN_STREAM_SHARE ||
         !dispatch_stream_begin(io->dispatch, c->in.data, c->held, c->frame, &c->stream))
         return;
     if (buf_take(io->pool, c->stream.head_len, &head)) { /* if not, what it has does as well */
@@ -177,6 +183,11 @@ static void try_stream(struct conn_io *io, struct conn *c)
         buf_give(io->pool, &c->in);
         c->in = head;
     }
+}
+
+static size_t least_of(size_t a, size_t b)
+{
+    return a < b ? a : b;
 }
 
 /* Where the next bytes of a large frame go, and how many. Returns false if there is no room. */
@@ -194,12 +205,10 @@ static bool room_in_frame(struct conn_io *io, struct conn *c, uint8_t **to, size
         *to = c->in.data + c->held;
         *room = (c->frame < c->in.cap ? c->frame : c->in.cap) - c->held;
     }
-    if (*room > FRAME_READ_MAX)
-        *room = FRAME_READ_MAX;
     return true;
 }
 
-static enum conn_moved receive_frame(struct conn_io *io, struct conn *c)
+static enum conn_moved receive_frame(struct conn_io *io, struct conn *c, size_t *left)
 {
     uint8_t *to;
     size_t room, len = 0;
@@ -209,18 +218,19 @@ static enum conn_moved receive_frame(struct conn_io *io, struct conn *c)
         c->rest = true; /* nothing was received */
         return CONN_MORE;
     }
-    enum conn_moved got = conn_receive(io, c, to, room, &len);
+    enum conn_moved got = conn_receive(io, c, to, least_of(room, *left), &len);
     if (got != CONN_DONE)
         return got;
     c->held += len;
+    *left -= len;
     return c->held == c->frame ? CONN_DONE : CONN_MORE;
 }
 
-/* Get input to execute. With CONN_DONE it is at *in. */
-static enum conn_moved receive(struct conn_io *io, struct conn *c, const uint8_t **in, size_t *len)
+/* Get input to execute, no more than *left bytes of it. With CONN_DONE it is at *in. */
+static enum conn_moved receive(struct conn_io *io, struct conn *c, size_t *left, const uint8_t **in, size_t *len)
 {
     if (c->frame != 0) {
-        enum conn_moved got = receive_frame(io, c);
+        enum conn_moved got = receive_frame(io, c, left);
         *in = c->in.data;
         *len = c->held;
         return got;
@@ -228,10 +238,13 @@ static enum conn_moved receive(struct conn_io *io, struct conn *c, const uint8_t
     size_t held = c->held;
     size_t fresh = 0;
     if (!c->runnable) {
-        enum conn_moved got = conn_receive(io, c, io->in.data + held, io->in.cap - held, &fresh);
+        size_t room = least_of(io->in.cap - held, c->bite != 0 ? c->bite : *left);
+        enum conn_moved got = conn_receive(io, c, io->in.data + held, least_of(room, *left), &fresh);
         if (got != CONN_DONE)
             return got;
-        c->small = fresh < CONN_AHEAD_ROOM;
+        c->small = fresh < CONN_AHEAD_ROOM && c->bite == 0;
+        c->bite = 0;
+        *left -= fresh;
     }
     take_held(io, c);
     size_t skipped = c->skip < fresh ? (size_t)c->skip : fresh;
@@ -270,6 +283,8 @@ static void hold_partial(struct conn_io *io, struct conn *c, const uint8_t *byte
     c->frame = large ? (size_t)need : 0;
     c->frame_from = len;
     c->frame_ms = io->now_ms;
+    if (large)
+        try_stream(io, c);
 }
 
 /* ---------------------------------------------------------------------------------------------- ending */
@@ -329,7 +344,7 @@ void conn_give_way(struct conn_io *io, struct conn *c, uint16_t code)
 
 /* ----------------------------------------------------------------------------------------------- serving */
 
-/* Execute input. Returns false if the connection is over. */
+/* Execute input; the last of its output may still have to be sent. Returns false if the connection is over. */
 static bool run(struct conn_io *io, struct conn *c, const uint8_t *in, size_t len)
 {
     size_t at = 0;
@@ -343,9 +358,9 @@ static bool run(struct conn_io *io, struct conn *c, const uint8_t *in, size_t le
             c->state = CONN_FLUSHING;
         else if (result.next == DISPATCH_INPUT)
             hold_partial(io, c, in + at, len - at, result.need);
-        enum conn_moved flushed = flush(io, c);
         if (result.next != DISPATCH_OUTPUT && result.next != DISPATCH_TURN)
-            return after_flush(io, c, flushed);
+            return true;
+        enum conn_moved flushed = flush(io, c);
         if (flushed == CONN_END)
             return false;
         if (flushed == CONN_AGAIN || round >= ROUNDS || result.next == DISPATCH_TURN) {
@@ -358,23 +373,29 @@ static bool run(struct conn_io *io, struct conn *c, const uint8_t *in, size_t le
     }
 }
 
-/* Execute a large frame, which is whole: its buffer is only needed for this call. */
+/* Execute a large frame, which is whole, as run() does: its buffer is only needed for this call. */
 static bool run_frame(struct conn_io *io, struct conn *c)
 {
     struct buf whole = c->in;
     size_t len = c->held;
+    bool goes_on = true;
+    c->bite = (uint32_t)least_of(c->frame / CONN_STREAM_SHARE + BITE_EXTRA, CONN_IN_BYTES);
     c->in = (struct buf){NULL, 0};
     c->held = 0;
     c->frame = 0;
-    bool goes_on;
-    if (c->stream.value != NULL) {
+    if (c->stream.value != NULL)
         dispatch_stream_end(io->dispatch, &c->session, whole.data, &c->stream, &io->out);
-        goes_on = after_flush(io, c, flush(io, c));
-    } else {
+    else
         goes_on = run(io, c, whole.data, len);
-    }
     buf_give(io->pool, &whole);
     return goes_on;
+}
+
+/* Whether more of a row of large frames may be received in this call: there is more, and its answers have room. */
+static bool goes_on_at_once(const struct conn_io *io, const struct conn *c, size_t left)
+{
+    return c->rest && left != 0 && (c->frame != 0 || c->bite != 0) && c->state == CONN_OPEN && c->out.data == NULL &&
+           !c->runnable && dispatch_has_room(&io->out);
 }
 
 static bool go_on(struct conn_io *io, struct conn *c)
@@ -389,19 +410,22 @@ static bool go_on(struct conn_io *io, struct conn *c)
     if (io->halted)
         return conn_say_goodbye(io, c, CRAB_ERR_SHUTTING_DOWN);
 
-    const uint8_t *in = NULL;
-    size_t len = 0;
-    switch (receive(io, c, &in, &len)) {
-    case CONN_AGAIN:
-        return !io->stopping || conn_say_goodbye(io, c, CRAB_ERR_SHUTTING_DOWN);
-    case CONN_MORE:
-        return after_flush(io, c, flush(io, c));
-    case CONN_END:
+    size_t left = TURN_BYTES;
+    enum conn_moved got;
+    do {
+        const uint8_t *in = NULL;
+        size_t len = 0;
+        got = receive(io, c, &left, &in, &len);
+        if (got == CONN_DONE && !(c->frame != 0 ? run_frame(io, c) : run(io, c, in, len)))
+            return false;
+    } while ((got == CONN_DONE || got == CONN_MORE) && goes_on_at_once(io, c, left));
+    if (got == CONN_END && buf_out_empty(&io->out))
         return false;
-    case CONN_DONE:
-        break;
-    }
-    return c->frame != 0 ? run_frame(io, c) : run(io, c, in, len);
+    if (got == CONN_AGAIN && buf_out_empty(&io->out))
+        return !io->stopping || conn_say_goodbye(io, c, CRAB_ERR_SHUTTING_DOWN);
+    if (got == CONN_END)
+        c->rest = true; /* what was executed is answered first */
+    return after_flush(io, c, flush(io, c));
 }
 
 bool conn_ready(struct conn_io *io, struct conn *c)
@@ -439,7 +463,7 @@ bool conn_run_ahead(struct conn_io *io, struct conn *c, const struct conn *next)
 {
     if (next != NULL && next->ahead_len <= ANNOUNCE_MAX)
         dispatch_announce(io->dispatch, io->ahead.data + next->ahead_at, next->ahead_len);
-    return run(io, c, io->ahead.data + c->ahead_at, c->ahead_len) || over(io);
+    return (run(io, c, io->ahead.data + c->ahead_at, c->ahead_len) && after_flush(io, c, flush(io, c))) || over(io);
 }
 
 void conn_end_ahead(struct conn_io *io)

@@ -18,7 +18,7 @@
  *   the one that holds the most before the others (struct conn_relief); then a frame is answered BUSY, and a connection
  *   whose output has no room is given up.
  * - While output waits nothing is received or executed: a slow reader slows only itself.
- * - One call receives at most once and does a bounded amount of work.
+ * - One call does a bounded amount of work: it receives once, or large frames, 256 KiB of them at the most.
  */
 #ifndef CRABCACHE_SERVER_CONN_H
 #define CRABCACHE_SERVER_CONN_H
@@ -43,10 +43,10 @@ struct stats_worker;
 #define CONN_AHEAD_ROOM ((size_t)8 << 10)
 
 /**
- * Of a large frame so much, and a sixteenth, must have come before room is taken in the store for its value: a promise
- * alone makes no item go.
+ * Of a large frame a 32nd must have come before room is taken in the store for its value: a promise alone makes no item
+ * go.
  */
-#define CONN_STREAM_MIN BUF_LARGE
+#define CONN_STREAM_SHARE 32U
 
 /** How long an ending connection may take for its last output and the peer's end of stream. */
 #define CONN_CLOSE_MS 3000U
@@ -91,6 +91,7 @@ struct conn {
     uint64_t placed_ms;   /**< When it was last put in order in its list. */
     size_t unread;        /**< conn_unread() at that time, if its peer owes reading. */
     int fd;
+    uint32_t bite;                     /**< If not 0: of what comes next no more is received at once; see conn.c. */
     uint32_t events;                   /**< What epoll was told to watch for. */
     uint16_t ahead_at, ahead_len;      /**< What was received ahead, in conn_io.ahead. */
     uint8_t state;                     /**< An enum conn_state. */

@@ -133,6 +133,11 @@ static bool has_room(const struct buf_out *out, uint8_t op)
     return out->cap - out->len >= wanted && out->ref_count < BUF_OUT_REFS && out->ref_bytes < REF_BYTES_MAX;
 }
 
+bool dispatch_has_room(const struct buf_out *out)
+{
+    return has_room(out, CRAB_OP_PUT);
+}
+
 static bool must_authenticate(const struct dispatch *d, const struct session *session)
 {
     return d->env.auth != NULL && !session->authenticated;

@@ -164,6 +164,9 @@ void dispatch_stream_end(struct dispatch *dispatch, struct session *session, con
 /** @brief Give the stream up. One that is all zero is accepted. */
 void dispatch_stream_drop(struct dispatch *dispatch, struct dispatch_stream *stream);
 
+/** @brief Whether an output has room for what dispatch_run() or dispatch_stream_end() answers to one frame, and an error. */
+bool dispatch_has_room(const struct buf_out *out);
+
 /** @brief Whether a connection has made its first request, and authenticated where that is demanded. */
 bool dispatch_is_settled(const struct dispatch *dispatch, const struct session *session);
 

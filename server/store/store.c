@@ -20,6 +20,7 @@
 #define SEGMENTS_WANTED   256U
 #define RESERVE_MOST      8U /* Segments of the reserve beyond three, with STORE_EVICT. */
 #define BUCKET_STEP       1024U /* The index is charged in steps of 64 KiB. */
+#define ITEM_MAX          61440U /* Bytes of an item in a segment, and no more than a quarter of that. */
 #define LARGE_RANGE       4U    /* Addresses for large items, in times of the memory. */
 #define GHOST_SHARE       128U  /* Of the memory, for ghosts. */
 #define HUGE_FROM         ((size_t)128 << 20)
@@ -55,7 +56,7 @@ static size_t round_up(size_t n, size_t unit)
 
 /* Offsets from the start of the range. */
 struct layout {
-    size_t segments, workers, page_map, page_starts, ghosts, fixed_end;
+    size_t segments, workers, page_map, page_starts, page_idle, ghosts, fixed_end;
     size_t buckets, overflow, arena, large, end;
     size_t bucket_max, overflow_max, large_pages, ghost_rows;
     uint32_t segment_count, segment_shift;
@@ -78,7 +79,8 @@ static void plan_layout(const struct store_config *config, struct layout *at)
     at->workers = at->segments + at->segment_count * sizeof(struct store_segment);
     at->page_map = at->workers + config->max_workers * sizeof(struct store_worker);
     at->page_starts = at->page_map + at->large_pages / 8;
-    at->ghosts = round_up(at->page_starts + at->large_pages / 8, 64);
+    at->page_idle = at->page_starts + at->large_pages / 8;
+    at->ghosts = round_up(at->page_idle + at->large_pages / 8, 64);
     at->fixed_end = at->ghosts + at->ghost_rows * 64;
     at->buckets = round_up(at->fixed_end, STORE_HUGE_PAGE);
     at->overflow = round_up(at->buckets + at->bucket_max * sizeof(struct store_bucket), STORE_HUGE_PAGE);
@@ -134,6 +136,7 @@ static void init_parts(struct store *store, const struct layout *at)
     store->workers = (struct store_worker *)(void *)(base + at->workers);
     store->page_map = (uint64_t *)(void *)(base + at->page_map);
     store->page_starts = (uint64_t *)(void *)(base + at->page_starts);
+    store->page_idle = (uint64_t *)(void *)(base + at->page_idle);
     store->ghosts = (uint16_t *)(void *)(base + at->ghosts);
     store->buckets = (struct store_bucket *)(void *)(base + at->buckets);
     store->overflow = (struct store_bucket *)(void *)(base + at->overflow);
@@ -145,7 +148,7 @@ static void init_parts(struct store *store, const struct layout *at)
     store->large_pages = at->large_pages;
     store->segment_count = at->segment_count;
     store->segment_shift = at->segment_shift;
-    store->item_max = store_segment_bytes(store) / 4;
+    store->item_max = least_of(store_segment_bytes(store) / 4, ITEM_MAX);
     /* What evicts can always evict instead of moving. */
     bool refuse = store->config.eviction == STORE_REFUSE;
     store->reserve = 3 + (refuse ? at->segment_count / 64 : least_of(at->segment_count / 128, RESERVE_MOST));
@@ -332,8 +335,7 @@ void store_stats(struct store *store, struct store_stats *stats)
     add_counters(store, stats);
     pthread_mutex_lock(&store->mutex);
     add_segments(store, stats);
-    uint64_t segment = store_segment_bytes(store);
-    stats->bytes_free = store->limit - store->committed + store->free.count * segment;
+    stats->bytes_free = store_budget_room(store);
     stats->bytes_retired = store_retired_bytes(store);
     stats->grace_lag = store_load(&store->epoch) - store_oldest_epoch(store);
     pthread_mutex_unlock(&store->mutex);

@@ -8,8 +8,8 @@
  *     struct store, segments, workers, page maps, ghosts | buckets -> | overflow -> | arena | large
  *     charged at start                                   | charged as they grow     | by segment, by page
  *
- * `committed` is what was charged; it never exceeds memory_bytes. Free segments stay committed until large items
- * or the index need their bytes: then their pages go back to the kernel. So no division of the memory is fixed.
+ * `committed` is what was charged; it never exceeds memory_bytes. Free segments and idle pages of large items stay
+ * committed until others need their bytes: then they go back to the kernel. So no division of the memory is fixed.
  *
  * A bucket is one cache line:
  *
@@ -25,7 +25,7 @@
  *                    (in a pool's FIFO)    (a grace period)  \-> UNUSED (pages given back)
  *                         ^---------/ (goes round whole)
  *
- * Items too large for a segment have pages of their own (store_large.c), behind a `struct store_large`.
+ * Items too large for a segment have pages of their own (store_large.c, store_pages.c), behind a `struct store_large`.
  *
  * Who guards what:
  * - A slot changes under its home bucket's lock; but readers raise frequency and set `seen` by compare-and-swap.
@@ -141,6 +141,12 @@ struct store_list {
     uint32_t count;
 };
 
+#define STORE_FREED 8U /**< Runs of pages that are remembered when they become free. */
+
+struct store_run {
+    uint32_t page, pages;
+};
+
 /** Where something may be written next. */
 struct store_open {
     uint32_t segment; /**< Or STORE_NONE. */
@@ -216,6 +222,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     struct store_bucket *overflow;
     uint64_t *page_map;
     uint64_t *page_starts;
+    uint64_t *page_idle;
     uint16_t *ghosts;
     uint64_t arena_at, large_at; /**< Locations. */
     uint64_t bucket_max, overflow_max, ghost_rows_max, large_pages;
@@ -253,7 +260,13 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     struct store_list pool[POOL_COUNT];
     struct store_list large[POOL_COUNT], large_retired;
     uint64_t orders;             /**< Places in the order of eviction that were given out. */
-    uint64_t large_bytes;        /**< Of pages. */
+    uint64_t large_bytes;        /**< Of pages that are taken, */
+    uint64_t idle_bytes;         /**< and of idle ones. */
+    uint64_t idle_end;           /**< No idle page stands at or behind it. */
+    uint64_t idle_least;         /**< The fewest idle bytes since idle_since, in ms. */
+    uint64_t idle_since;
+    struct store_run freed[STORE_FREED]; /**< A ring. */
+    uint32_t freed_next;
     uint64_t retired_large_bytes;
     uint64_t large_wanted;       /**< Atomic hint: there was no run of so many pages; 0: there was. */
     uint32_t sweep_large;
@@ -273,6 +286,7 @@ struct store { /* NOLINT(clang-analyzer-optin.performance.Padding): parts that d
     uint32_t sweep_segment;
     enum store_pool sweep_pool;
     uint64_t sweep_after;
+    uint64_t idle_unneeded;      /**< Idle bytes that are to be given back. */
     bool sweeping;
     bool hurry; /**< Evict without sparing what was hit. */
 
@@ -412,7 +426,16 @@ static inline struct store_bucket *store_overflow_of(const struct store *store, 
 
 /* ---- budget and segments (store_segment.c) ---- */
 
-/** @brief Charge bytes, for which free segments may be given up. @return false: there are not as many. */
+/** @brief Bytes that could be charged, were all that is free but charged given back. The mutex is held. */
+static inline uint64_t store_budget_room(const struct store *store)
+{
+    return store->limit - store->committed + store->idle_bytes + ((uint64_t)store->free.count << store->segment_shift);
+}
+
+/** @brief Give back to the kernel some of what is free but charged. @return false: there is nothing. */
+bool store_budget_ease(struct store *store, uint64_t bytes);
+
+/** @brief Charge bytes, for which what is free may be given up. @return false: there are not as many. */
 bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segments);
 
 /** @brief The class of a time to live. */
@@ -475,6 +498,28 @@ void store_ahead_tell(struct store *store);
 
 /** @brief Is there anything to be touched? Of the thread that does it; the mutex is held. */
 bool store_ahead_wanted(const struct store *store);
+
+/* ---- pages of large items (store_pages.c) ---- */
+
+bool store_pages_taken(const struct store *store, uint64_t page);
+
+/** @brief A run of pages that nobody has taken, or STORE_NONE. The mutex is held. */
+uint32_t store_pages_find(const struct store *store, uint64_t pages);
+
+/** @brief How many pages of a run that nobody has taken are not charged. The mutex is held. */
+uint64_t store_pages_unbacked(const struct store *store, uint32_t page, uint64_t pages);
+
+/** @brief Take a run for an item, and charge what is not charged yet. The mutex is held. */
+void store_pages_take(struct store *store, uint32_t page, uint64_t pages);
+
+/** @brief The item is gone: its pages are idle. The mutex is held. */
+void store_pages_free(struct store *store, uint32_t page, uint64_t pages);
+
+/** @brief Give some idle pages back to the kernel. @param bytes  how many at the most. @return how many; 0: there are none. */
+uint64_t store_pages_trim(struct store *store, uint64_t bytes);
+
+/** @brief Give back what nobody has needed for a while, a slice at a time. Of the maintainer. @return whether there is more. */
+bool store_pages_tick(struct store *store);
 
 /* ---- large items (store_large.c) ---- */
 
@@ -566,7 +611,7 @@ static inline void store_pay(struct store_worker *worker, uint64_t bytes)
 }
 
 /** @brief STORE_REFUSE: may more bytes become live? Drops expired items if that helps. */
-bool store_admit(struct store_worker *worker, uint64_t bytes, bool large);
+bool store_admit(struct store_worker *worker, uint64_t bytes);
 
 bool store_sweep(struct store_worker *worker);
 

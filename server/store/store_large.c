@@ -1,87 +1,39 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Items too large for a segment: pages of their own, in a range of addresses four times the memory, so that a run of
- * addresses is found without moving anything. Charged to the same budget as all else, page by page.
+ * Items too large for a segment: pages of their own, charged to the same budget as all else, page by page.
  *
  *     page n                                    page n + pages
  *     | struct store_large | item . . . . . . . | (next item)
  *
- * The page map has a bit for each page of the range, and another one where an item starts. Large items have a FIFO for
- * each pool, whose head competes with the pool's oldest segment by age (store_evict.c). If what survives leaves no run
- * of pages that is long enough, then what stands in the emptiest one is evicted, however often it was read, unless it is
- * pinned or not yet whole: then the next one is looked at. With STORE_REFUSE such a put is refused.
+ * Which pages those are is for store_pages.c. Large items have a FIFO for each pool, whose head competes with the pool's
+ * oldest segment by age (store_evict.c). If what survives leaves no run of pages that is long enough, then what stands in
+ * the emptiest one is evicted, however often it was read, unless it is pinned or not yet whole: then the next one is
+ * looked at. With STORE_REFUSE such a put is refused.
  *
- * Invariants: bits, list and budget change under the mutex; a large item is never moved, has room for any expiry always
- * (so EXPIRE never needs to copy it), and its pages go back to the kernel as soon as they are free, from its end on, in
- * slices, outside of the mutex.
+ * Invariants: list and budget change under the mutex; a large item is never moved, and has room for any expiry always
+ * (so EXPIRE never needs to copy it).
  */
-#include <sys/mman.h>
+#include <sched.h>
 
 #include "server/store/store_impl.h"
 
-#define DISCARD_AT_ONCE 512U  /* Pages that one call gives back to the kernel: a fraction of a millisecond. */
-#define LOOK_AT_ONCE    1024U
-#define OBSTACLES_MOST  8U /* Items that cannot be evicted, past which a run is looked for. */
-#define NO_RUN          UINT64_MAX
+#define FREE_AT_ONCE   64U   /* Retired items that become free in one call, */
+#define LOOK_AT_ONCE   1024U /* and that are looked at for it. */
+#define OBSTACLES_MOST 8U    /* Items that cannot be evicted, past which a run is looked for. */
+#define NO_RUN         UINT64_MAX
 
 /* store_large.listed */
 #define LARGE_GONE   0U /* Retired, and counted in retired_large_bytes. */
 #define LARGE_LISTED 1U
 #define LARGE_HELD   2U /* Retired, and only pins hold it: not counted. */
-#define LARGE_BUSY   3U /* Pages of it are being given back, outside of the mutex. */
+#define LARGE_BUSY   3U /* Being written. */
 
 uint64_t store_large_pages(uint64_t item_bytes)
 {
     return (sizeof(struct store_large) + item_bytes + STORE_PAGE - 1) / STORE_PAGE;
 }
 
-/* ---- the page map; the mutex is held ---- */
-
-static bool page_taken(const struct store *store, uint64_t page)
-{
-    return (store->page_map[page / 64] >> page % 64 & 1) != 0;
-}
-
-static void mark_pages(struct store *store, uint64_t page, uint64_t pages, bool taken)
-{
-    for (uint64_t end = page + pages; page < end;) {
-        uint64_t bits = 64 - page % 64 < end - page ? 64 - page % 64 : end - page;
-        uint64_t mask = (bits == 64 ? ~(uint64_t)0 : ((uint64_t)1 << bits) - 1) << page % 64;
-        if (taken)
-            store->page_map[page / 64] |= mask;
-        else
-            store->page_map[page / 64] &= ~mask;
-        page += bits;
-    }
-}
-
-/* An item begins here, or does so no more. */
-static void mark_start(struct store *store, uint64_t page, bool begins)
-{
-    uint64_t bit = (uint64_t)1 << page % 64;
-    store->page_starts[page / 64] = begins ? store->page_starts[page / 64] | bit : store->page_starts[page / 64] & ~bit;
-}
-
-/* A run of free pages that starts in [from, end), or STORE_NONE. */
-static uint32_t find_pages(const struct store *store, uint64_t from, uint64_t end, uint64_t pages)
-{
-    uint64_t run = 0;
-    for (uint64_t page = from; page < store->large_pages && page - run < end;) {
-        if (page % 64 == 0 && page + 64 <= store->large_pages) {
-            uint64_t word = store->page_map[page / 64];
-            if (word == ~(uint64_t)0 || (word == 0 && run + 64 < pages)) {
-                run = word == 0 ? run + 64 : 0;
-                page += 64;
-                continue;
-            }
-        }
-        run = page_taken(store, page) ? 0 : run + 1;
-        page++;
-        if (run == pages)
-            return (uint32_t)(page - run);
-    }
-    return STORE_NONE;
-}
+/* ---- what stands in the way; the mutex is held ---- */
 
 /* Runs of pages between items that cannot be evicted now: those that are being received, or pinned. */
 struct gaps {
@@ -129,7 +81,7 @@ static uint32_t item_in(const struct store *store, uint64_t from, uint64_t pages
 {
     uint32_t found = STORE_NONE;
     uint64_t page = from;
-    while (page > 0 && page_taken(store, page) && (store->page_starts[page / 64] >> page % 64 & 1) == 0)
+    while (page > 0 && store_pages_taken(store, page) && (store->page_starts[page / 64] >> page % 64 & 1) == 0)
         page--; /* It may begin before. */
     for (; page < from + pages && page < store->large_pages; page++) {
         uint64_t left = store->page_starts[page / 64] >> page % 64;
@@ -137,6 +89,8 @@ static uint32_t item_in(const struct store *store, uint64_t from, uint64_t pages
             page |= 63;
         } else if ((left & 1) != 0) {
             const struct store_large *large = store_large_at(store, (uint32_t)page);
+            if (page + large->pages <= from)
+                continue; /* What follows it is just being given back. */
             if (is_obstacle(large)) {
                 *obstacle = (uint32_t)page;
                 return STORE_NONE;
@@ -204,28 +158,43 @@ static void list_remove(struct store *store, struct store_list *list, uint32_t p
 
 /* ---- life ---- */
 
+/*
+ * Takes a run of pages, if there is one and the budget allows for it. Answers false if something that is free must be
+ * given back first, in which case *page is that run; STORE_NONE: there will be no room.
+ */
+static bool take_run(struct store *store, uint64_t pages, uint32_t *page)
+{
+    uint64_t keep = (uint64_t)store->reserve << store->segment_shift;
+    *page = STORE_NONE;
+    if (store_budget_room(store) < pages * STORE_PAGE + keep)
+        return false;
+    *page = store_pages_find(store, pages);
+    if (*page == STORE_NONE) {
+        store_poke(&store->large_wanted, store->config.eviction == STORE_EVICT ? pages : 0);
+        return false;
+    }
+    if (store->committed + store_pages_unbacked(store, *page, pages) * STORE_PAGE > store->limit)
+        return false;
+    store_pages_take(store, *page, pages);
+    *store_large_at(store, *page) = (struct store_large){.pages = (uint32_t)pages, .listed = LARGE_BUSY};
+    store_update_available(store);
+    return true;
+}
+
 bool store_large_place(struct store *store, uint64_t item_bytes, struct store_place *place)
 {
     uint64_t pages = store_large_pages(item_bytes);
-    if (!store_budget_take(store, pages * STORE_PAGE, store->reserve))
-        return false;
-    pthread_mutex_lock(&store->mutex);
-    /* First fit: what stays for long gathers at the start, and the rest of the range stays in one piece. */
-    uint32_t page = find_pages(store, 0, store->large_pages, pages);
-    if (page == STORE_NONE) {
-        store->committed -= pages * STORE_PAGE;
-        store_update_available(store);
-        store_poke(&store->large_wanted, store->config.eviction == STORE_EVICT ? pages : 0);
-    } else {
-        mark_pages(store, page, pages, true);
-        mark_start(store, page, true);
-        store_large_at(store, page)->listed = LARGE_BUSY; /* Being written. */
-        store_large_at(store, page)->pages = (uint32_t)pages;
-        store->large_bytes += pages * STORE_PAGE;
+    uint32_t page;
+    store_large_reclaim(store, store_oldest_epoch(store)); /* There may be a run then that needs no new memory. */
+    for (bool taken = false; !taken;) {
+        pthread_mutex_lock(&store->mutex);
+        taken = take_run(store, pages, &page);
+        pthread_mutex_unlock(&store->mutex);
+        if (page == STORE_NONE)
+            return false;
+        if (!taken && !store_budget_ease(store, pages * STORE_PAGE))
+            sched_yield(); /* Somebody is just about it. */
     }
-    pthread_mutex_unlock(&store->mutex);
-    if (page == STORE_NONE)
-        return false;
     store_large_at(store, page)->seq = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
     uint64_t location = store->large_at + (uint64_t)page * STORE_PAGE + sizeof(struct store_large);
     *place = (struct store_place){.at = store_at(store, location),
@@ -264,16 +233,6 @@ void store_large_keep(struct store *store, uint32_t page, enum store_pool pool)
     store_earn(store, (uint64_t)store_large_at(store, page)->pages * STORE_PAGE);
 }
 
-/* Gives an item's last pages back, all if `count` is as many; the memory itself is back already. The mutex is held. */
-static void free_pages(struct store *store, uint32_t page, uint64_t first, uint64_t count)
-{
-    mark_pages(store, first, count, false);
-    if (first == page)
-        mark_start(store, page, false);
-    store->large_bytes -= count * STORE_PAGE;
-    store->committed -= count * STORE_PAGE;
-}
-
 void store_large_renew(struct store *store, uint32_t page)
 {
     store_large_at(store, page)->seq = __atomic_add_fetch(&store->seq, 1, __ATOMIC_SEQ_CST);
@@ -281,10 +240,8 @@ void store_large_renew(struct store *store, uint32_t page)
 
 void store_large_drop(struct store *store, uint32_t page)
 {
-    uint64_t pages = store_large_at(store, page)->pages;
-    madvise(store_large_at(store, page), pages * STORE_PAGE, MADV_DONTNEED);
     pthread_mutex_lock(&store->mutex);
-    free_pages(store, page, page, pages);
+    store_pages_free(store, page, store_large_at(store, page)->pages);
     store_update_available(store);
     pthread_mutex_unlock(&store->mutex);
 }
@@ -312,56 +269,38 @@ void store_large_requeue(struct store *store, uint32_t page, enum store_pool poo
     pthread_mutex_unlock(&store->mutex);
 }
 
-/* A retired item that nobody holds, or STORE_NONE. The mutex is held. */
-static uint32_t find_retired(struct store *store, uint64_t epoch)
+/* Whether a retired item may become free: nobody holds it. Else it does not count as one that soon will. */
+static bool is_let_go(struct store *store, struct store_large *large)
 {
-    uint32_t page = store->large_retired.head;
-    for (unsigned i = 0; i < LOOK_AT_ONCE && page != STORE_NONE; i++) {
-        struct store_large *large = store_large_at(store, page);
-        uint64_t bytes = (uint64_t)large->pages * STORE_PAGE;
-        if (large->retired_at > epoch)
-            break;
-        bool held = store_load(&large->pins) != 0;
-        if (held && large->listed == LARGE_GONE) {
-            large->listed = LARGE_HELD;
-            store->retired_large_bytes -= bytes;
-        } else if (!held && large->listed == LARGE_HELD) {
-            large->listed = LARGE_GONE;
-            store->retired_large_bytes += bytes;
-        }
-        if (large->listed == LARGE_GONE)
-            return page;
-        page = large->next;
+    uint64_t bytes = (uint64_t)large->pages * STORE_PAGE;
+    bool held = store_load(&large->pins) != 0;
+    if (held && large->listed == LARGE_GONE) {
+        large->listed = LARGE_HELD;
+        store->retired_large_bytes -= bytes;
+    } else if (!held && large->listed == LARGE_HELD) {
+        large->listed = LARGE_GONE;
+        store->retired_large_bytes += bytes;
     }
-    return STORE_NONE;
+    return !held;
 }
 
 void store_large_reclaim(struct store *store, uint64_t epoch)
 {
-    for (uint64_t left = DISCARD_AT_ONCE; left > 0;) {
-        pthread_mutex_lock(&store->mutex);
-        uint32_t page = find_retired(store, epoch);
-        if (page == STORE_NONE) {
-            pthread_mutex_unlock(&store->mutex);
-            return;
-        }
+    pthread_mutex_lock(&store->mutex);
+    uint32_t page = store->large_retired.head;
+    for (unsigned looked = 0, freed = 0; looked < LOOK_AT_ONCE && freed < FREE_AT_ONCE && page != STORE_NONE; looked++) {
         struct store_large *large = store_large_at(store, page);
-        uint32_t count = large->pages < left ? large->pages : (uint32_t)left;
-        uint32_t rest = large->pages - count, first = page + rest;
-        large->listed = LARGE_BUSY;
-        if (rest == 0)
+        if (large->retired_at > epoch)
+            break;
+        uint32_t next = large->next;
+        if (is_let_go(store, large)) {
             list_remove(store, &store->large_retired, page);
-        pthread_mutex_unlock(&store->mutex);
-        madvise(store_large_at(store, first), (uint64_t)count * STORE_PAGE, MADV_DONTNEED);
-        pthread_mutex_lock(&store->mutex);
-        free_pages(store, page, first, count);
-        store->retired_large_bytes -= (uint64_t)count * STORE_PAGE;
-        if (rest != 0) {
-            large->pages = rest;
-            large->listed = LARGE_GONE;
+            store->retired_large_bytes -= (uint64_t)large->pages * STORE_PAGE;
+            store_pages_free(store, page, large->pages);
+            freed++;
         }
-        store_update_available(store);
-        pthread_mutex_unlock(&store->mutex);
-        left -= count;
+        page = next;
     }
+    store_update_available(store);
+    pthread_mutex_unlock(&store->mutex);
 }

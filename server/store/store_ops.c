@@ -457,7 +457,7 @@ static bool admit(struct store_worker *worker, const struct draft *draft)
         struct store_item item;
         old_bytes = store_item_read(store_at(store, store_slot_location(value)), &item) + ITEM_MOST_EXTRA;
     }
-    return draft->need.bytes <= old_bytes || store_admit(worker, draft->need.bytes, draft->need.large);
+    return draft->need.bytes <= old_bytes || store_admit(worker, draft->need.bytes);
 }
 
 /* STORE_OK if the condition holds. */

@@ -198,9 +198,10 @@ static uint64_t live_room(struct store *store, bool large)
     return large ? room / 2 : room; /* One more of its size, so that it can be overwritten. */
 }
 
-bool store_admit(struct store_worker *worker, uint64_t bytes, bool large)
+bool store_admit(struct store_worker *worker, uint64_t bytes)
 {
     struct store *store = worker->store;
+    bool large = bytes > store_segment_bytes(store) / 4;
     if (!large && worker->credit >= bytes) {
         worker->credit -= bytes;
         return true;
@@ -242,6 +243,7 @@ bool store_tick(struct store_worker *worker)
     if (flushed != 0)
         more = store_drain_flushed(worker) || more;
     more = store_drain_expired(worker, TICK_SEGMENTS, 8 * STORE_SLICE) || more;
+    more = store_pages_tick(store) || more;
     end_maintain(store);
     return more;
 }

@@ -9,6 +9,7 @@
  * - A segment is freed when no slot names any of its items, a grace period has passed, and no pin holds it.
  * - The last `reserve` free segments are for moving only, which always ends in more free segments.
  */
+#include <sched.h>
 #include <sys/mman.h>
 
 #include "server/store/store_append.h"
@@ -86,16 +87,17 @@ void store_earn(struct store *store, uint64_t bytes)
     } while (!__atomic_compare_exchange_n(&store->copy_tokens, &sum, next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
-/* ---- the budget; the mutex is held ---- */
+/* ---- the budget ---- */
 
+/* The mutex is held, as in the next one. */
 void store_update_available(struct store *store)
 {
-    uint64_t more = (store->limit - store->committed) >> store->segment_shift;
+    uint64_t more = (store->limit - store->committed + store->idle_bytes) >> store->segment_shift;
     uint64_t unused = store->segment_count - store->fresh + store->unused.count;
     store_poke(&store->available, store->free.count + (uint32_t)(more < unused ? more : unused));
 }
 
-/* Takes from the budget what is there. The mutex is held. */
+/* Takes from the budget what is there. */
 static bool try_take(struct store *store, uint64_t bytes)
 {
     if (store->committed + bytes > store->limit)
@@ -105,28 +107,40 @@ static bool try_take(struct store *store, uint64_t bytes)
     return true;
 }
 
+bool store_budget_ease(struct store *store, uint64_t bytes)
+{
+    if (store_pages_trim(store, bytes) != 0)
+        return true;
+    pthread_mutex_lock(&store->mutex);
+    uint32_t segment = store->free.tail;
+    if (segment != STORE_NONE) {
+        store_list_remove(store, &store->free, segment);
+        set_state(&store->segments[segment], SEGMENT_UNUSED);
+    }
+    pthread_mutex_unlock(&store->mutex);
+    if (segment == STORE_NONE)
+        return false;
+    /* Outside of the mutex, as it takes its time. */
+    madvise(store_at(store, store_segment_location(store, segment)), store_segment_bytes(store), MADV_DONTNEED);
+    pthread_mutex_lock(&store->mutex);
+    store_list_push(store, &store->unused, segment);
+    store->committed -= store_segment_bytes(store);
+    store_update_available(store);
+    pthread_mutex_unlock(&store->mutex);
+    return true;
+}
+
 bool store_budget_take(struct store *store, uint64_t bytes, uint32_t keep_segments)
 {
     uint64_t keep = (uint64_t)keep_segments << store->segment_shift;
     for (;;) {
         pthread_mutex_lock(&store->mutex);
-        uint64_t free = (uint64_t)store->free.count << store->segment_shift;
-        bool enough = store->limit - store->committed + free >= bytes + keep;
-        if (!enough || try_take(store, bytes) || store->free.count == 0) {
-            pthread_mutex_unlock(&store->mutex);
+        bool enough = store_budget_room(store) >= bytes + keep, taken = enough && try_take(store, bytes);
+        pthread_mutex_unlock(&store->mutex);
+        if (!enough || taken)
             return enough;
-        }
-        /* A free segment's pages go back, outside of the mutex, as that takes its time. */
-        uint32_t segment = store->free.tail;
-        store_list_remove(store, &store->free, segment);
-        set_state(&store->segments[segment], SEGMENT_UNUSED);
-        pthread_mutex_unlock(&store->mutex);
-        madvise(store_at(store, store_segment_location(store, segment)), store_segment_bytes(store), MADV_DONTNEED);
-        pthread_mutex_lock(&store->mutex);
-        store_list_push(store, &store->unused, segment);
-        store->committed -= store_segment_bytes(store);
-        store_update_available(store);
-        pthread_mutex_unlock(&store->mutex);
+        if (!store_budget_ease(store, bytes))
+            sched_yield(); /* Somebody is just about it. */
     }
 }
 
@@ -193,6 +207,13 @@ static bool is_mover(const struct store *store, const struct store_writer *write
     return writer >= store->mover && writer < store->mover + POOL_COUNT;
 }
 
+/* A segment is to be had, but its bytes are still those of idle pages. The mutex is held. */
+static bool must_trim(const struct store *store, uint32_t keep)
+{
+    return store->free.head == STORE_NONE && store->idle_bytes != 0 && store->available > keep &&
+           store->committed + store_segment_bytes(store) > store->limit;
+}
+
 bool store_segment_room(struct store *store, struct store_writer *writer, unsigned class, uint64_t bytes,
                         uint32_t keep)
 {
@@ -200,6 +221,12 @@ bool store_segment_room(struct store *store, struct store_writer *writer, unsign
     if (store_segment_has_room(store, writer, class, bytes))
         return true;
     pthread_mutex_lock(&store->mutex);
+    while (must_trim(store, keep)) {
+        pthread_mutex_unlock(&store->mutex);
+        if (store_pages_trim(store, store_segment_bytes(store)) == 0)
+            sched_yield(); /* Somebody is just about it. */
+        pthread_mutex_lock(&store->mutex);
+    }
     uint32_t segment = take_segment(store, keep);
     if (segment != STORE_NONE) {
         if (open->segment != STORE_NONE)

@@ -7,15 +7,16 @@
  */
 #include "server/store/store_impl.h"
 
-/* Large items always have an expiry field (store_large.c), and those over UINT16_MAX a wide header: so what
- * stands before the value takes as much at the end as at the beginning. */
+/* Large items always have an expiry field and a wide header: so what stands before the value takes as much at the end as
+ * at the beginning. */
 static uint64_t item_bytes(const struct store_key *key, const struct store_put_args *args)
 {
     struct store_item item = {.key_len = key->len,
                               .value_len = (uint32_t)args->value_len,
                               .expiry = STORE_NEVER,
                               .app_flags = args->app_flags,
-                              .has_expiry = true};
+                              .has_expiry = true,
+                              .must_be_wide = true};
     return store_item_bytes(&item);
 }
 
@@ -23,11 +24,11 @@ bool store_stream_begin(struct store_worker *worker, const struct store_key *key
                         struct store_stream *stream)
 {
     struct store *store = store_enter(worker);
-    if (args->value_len <= store->item_max || args->value_len <= UINT16_MAX || args->value_len > store_max_value(store, key->len))
+    if (args->value_len <= store->item_max || args->value_len > store_max_value(store, key->len))
         return false;
     struct store_need need = {.bytes = item_bytes(key, args), .large = true};
     struct store_place place;
-    if (store->config.eviction == STORE_REFUSE && !store_admit(worker, need.bytes, true))
+    if (store->config.eviction == STORE_REFUSE && !store_admit(worker, need.bytes))
         return false;
     store_pay(worker, need.bytes);
     if (!store_make_room(worker, &need, &place))

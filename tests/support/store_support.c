@@ -97,9 +97,25 @@ static const char *survey_index(struct store *store, struct survey *found)
     return NULL;
 }
 
+static const char *survey_pages(const struct store *store)
+{
+    uint64_t taken = 0, idle = 0;
+    for (uint64_t word = 0; word < store->large_pages / 64; word++) {
+        if ((store->page_map[word] & store->page_idle[word]) != 0)
+            return "a page is taken and idle";
+        if (store->page_idle[word] != 0 && word * 64 >= store->idle_end)
+            return "idle pages stand behind their end";
+        taken += (uint64_t)__builtin_popcountll(store->page_map[word]);
+        idle += (uint64_t)__builtin_popcountll(store->page_idle[word]);
+    }
+    if (taken * STORE_PAGE != store->large_bytes || idle * STORE_PAGE != store->idle_bytes)
+        return "the pages are not those that were counted";
+    return NULL;
+}
+
 static const char *compare(struct store *store, const struct survey *found)
 {
-    uint64_t committed = store->fixed + store->large_bytes +
+    uint64_t committed = store->fixed + store->large_bytes + store->idle_bytes +
                          (store->bucket_charged + store->overflow_charged) * sizeof(struct store_bucket);
     for (uint32_t i = 0; i < store->fresh; i++) {
         uint8_t state = store->segments[i].state;
@@ -142,6 +158,8 @@ const char *store_inspect(struct store *store)
     if (found.segments == NULL)
         return "the test has no memory";
     const char *wrong = survey_index(store, &found);
+    if (wrong == NULL)
+        wrong = survey_pages(store);
     if (wrong == NULL)
         wrong = compare(store, &found);
     free(found.segments);

@@ -358,7 +358,7 @@ static uint64_t resident(const struct store *store)
     return count * STORE_PAGE;
 }
 
-/* What is overwritten goes back to the kernel: nothing is resident that is not charged. */
+/* Nothing is resident that is not charged. */
 static void check_overwritten_large_items(enum store_eviction eviction)
 {
     struct fixture f;
@@ -401,27 +401,107 @@ static void test_overwritten_large_items_are_not_resident(void **state)
     check_overwritten_large_items(STORE_REFUSE);
 }
 
-static void test_large_items_come_back_in_slices(void **state)
+/* What is free but resident is used again, and counts as free meanwhile. */
+static void test_pages_are_used_again(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, 16 * STORE_MIN_MEMORY, STORE_EVICT);
+    uint64_t free = stats_of(&f).bytes_free;
+    uint32_t available = f.store->available;
+    for (unsigned i = 0; i < 100; i++) {
+        assert_int_equal(put(&f, i % 3, 1000000, STORE_NEVER), STORE_OK);
+        store_quiesce(f.worker);
+        if (i > 3)
+            assert_in_range(f.store->large_bytes + f.store->idle_bytes, 4 * 1000000, 4 * 1020000);
+    }
+    uint64_t before = resident(f.store);
+    for (uint64_t id = 0; id < 3; id++) {
+        struct store_key key = key_of(&f, &id);
+        assert_int_equal(store_delete(f.worker, &key), STORE_OK);
+    }
+    store_quiesce(f.worker);
+    (void)store_reclaim(f.store);
+    assert_int_equal(f.store->large_bytes, 0);
+    assert_int_equal(stats_of(&f).bytes_free, free);
+    assert_int_equal(f.store->available, available);
+    assert_int_equal(put(&f, 1, 3000000, STORE_NEVER), STORE_OK);
+    assert_in_range(resident(f.store), 1, before + STORE_PAGE);
+    stop(&f);
+}
+
+/* Idle pages are those of others as soon as they need them: segments, */
+static void test_idle_pages_make_room_for_segments(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, 4 * STORE_MIN_MEMORY, STORE_EVICT);
+    uint64_t one = 1;
+    struct store_key key = key_of(&f, &one);
+    size_t len = store_max_value(f.store, 8);
+    assert_int_equal(put(&f, 1, len, STORE_NEVER), STORE_OK);
+    assert_int_equal(store_delete(f.worker, &key), STORE_OK);
+    store_quiesce(f.worker);
+    (void)store_reclaim(f.store);
+    assert_in_range(f.store->idle_bytes, len, f.store->limit);
+    for (uint64_t id = 10; stats_of(&f).evictions == 0; id++)
+        assert_int_equal(put(&f, id, 5000, STORE_NEVER), STORE_OK);
+    assert_in_range(f.store->idle_bytes, 0, ((uint64_t)f.store->reserve + 1) << f.store->segment_shift);
+    assert_in_range(resident(f.store), f.store->limit / 2, f.store->committed);
+    stop(&f);
+}
+
+/* and large items elsewhere. */
+static void test_idle_pages_make_room_for_larger_items(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, 4 * STORE_MIN_MEMORY, STORE_EVICT);
+    size_t largest = store_max_value(f.store, 8);
+    for (uint64_t id = 0; id < 100; id++)
+        assert_int_equal(put(&f, id, 65000, STORE_NEVER), STORE_OK);
+    for (uint64_t id = 0; id < 100; id += 2) {
+        struct store_key key = key_of(&f, &id);
+        assert_int_equal(store_delete(f.worker, &key), STORE_OK);
+    }
+    store_quiesce(f.worker);
+    (void)store_reclaim(f.store);
+    assert_in_range(f.store->idle_bytes, 50 * 65000, f.store->limit);
+    assert_int_equal(put(&f, 1000, largest, STORE_NEVER), STORE_OK);
+    assert_true(found(&f, 1000, largest));
+    assert_int_equal(stats_of(&f).refusals, 0);
+    assert_in_range(resident(f.store), 1, f.store->committed);
+    stop(&f);
+}
+
+static void test_idle_pages_go_back_in_slices(void **state)
 {
     (void)state;
     struct fixture f;
     start(&f, 16 * STORE_MIN_MEMORY, STORE_REFUSE);
-    uint64_t one = 1, pages = store_large_pages(4000000);
+    uint64_t one = 1;
     struct store_key key = key_of(&f, &one);
     assert_int_equal(put(&f, 1, 4000000, STORE_NEVER), STORE_OK);
     assert_int_equal(store_delete(f.worker, &key), STORE_OK);
     store_quiesce(f.worker);
-    uint64_t last = f.store->large_bytes;
-    assert_true(last >= pages * STORE_PAGE);
+    (void)store_tick(f.worker);
+    uint64_t last = f.store->idle_bytes, before = resident(f.store);
+    assert_in_range(last, 4000000, 4010000);
+    f.clock.now_ms += 999;
+    assert_false(store_tick(f.worker)); /* It may be wanted again. */
+    f.clock.now_ms += 1;
+    assert_false(store_tick(f.worker)); /* It was there all the time since then? That is known in a second. */
+    f.clock.now_ms += 1000;
     unsigned calls = 0;
-    for (; f.store->large_bytes != 0; calls++) {
-        uint32_t waiting = store_reclaim(f.store);
-        assert_true(f.store->large_bytes < last && last - f.store->large_bytes <= (uint64_t)2 << 20);
-        assert_int_equal(waiting, f.store->large_bytes >> f.store->segment_shift);
-        last = f.store->large_bytes;
+    for (bool more = true; more; calls++) {
+        more = store_tick(f.worker);
+        assert_true(f.store->idle_bytes < last && last - f.store->idle_bytes <= (uint64_t)2 << 20);
+        last = f.store->idle_bytes;
         inspect(&f);
     }
     assert_int_equal(calls, 2);
+    assert_int_equal(f.store->idle_bytes, 0);
+    assert_in_range(resident(f.store), 1, before - 4000000 + 16 * STORE_PAGE); /* What is touched by looking. */
     stop(&f);
 }
 
@@ -556,7 +636,10 @@ int main(void)
         cmocka_unit_test(test_a_very_large_item_finds_a_run_past_pins),
         cmocka_unit_test(test_overwritten_large_items_are_not_resident),
         cmocka_unit_test(test_a_stream_that_is_given_up_is_not_resident),
-        cmocka_unit_test(test_large_items_come_back_in_slices),
+        cmocka_unit_test(test_pages_are_used_again),
+        cmocka_unit_test(test_idle_pages_make_room_for_segments),
+        cmocka_unit_test(test_idle_pages_make_room_for_larger_items),
+        cmocka_unit_test(test_idle_pages_go_back_in_slices),
         cmocka_unit_test(test_budget_given_back_can_be_had_at_once),
         cmocka_unit_test(test_refuse_fills_and_overwrites),
         cmocka_unit_test(test_refuse_takes_expired_items_for_dead),
